@@ -1,0 +1,50 @@
+"""ALDEN-lite: anatomy-aware low-dose CT denoising, taught by running it. Not for clinical use.
+
+    import alden_lite
+    quiet = alden_lite.denoise(hu)                  # (Y, X) or (Z, Y, X) in HU, in and out
+    generator = alden_lite.load_generator("alden")  # the network itself
+
+Everything else is reached through its module: `alden_lite.scanner`, `alden_lite.pvm`, ... Importing the
+package is quick: torch and what builds on it are loaded at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AnatomyAwareDiscriminator": "discriminator",
+    "PVM": "pvm",
+    "Recipe": "training",
+    "Scanner": "scanner",
+    "Training": "training",
+    "UNet": "generator",
+    "denoise": "denoise",
+    "load_generator": "denoise",
+    "load_pvm": "pvm",
+    "semantic_contrastive_loss": "contrastive",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+if TYPE_CHECKING:
+    from alden_lite.contrastive import semantic_contrastive_loss
+    from alden_lite.denoise import denoise, load_generator
+    from alden_lite.discriminator import AnatomyAwareDiscriminator
+    from alden_lite.generator import UNet
+    from alden_lite.pvm import PVM, load_pvm
+    from alden_lite.scanner import Scanner
+    from alden_lite.training import Recipe, Training
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alden_lite' has no attribute {name!r}")
+    return getattr(import_module(f"alden_lite.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,508 @@
+"""ALDEN's training: a recipe, one step, the loop, checkpoints. Taught in chapter 08.
+
+    L_D = BCE(D(y, A(y)), 1) + BCE(D(sg yhat, A(y)), 0)
+    L_G = w_pix |yhat - y|_1 + w_adv BCE(D(yhat, A(y)), 1) + w_scl SCL(Phi(yhat), Phi(y), Phi(x))
+
+x is the low-dose slice, y the normal-dose one, yhat = G(x), Phi the frozen pretrained vision model (PVM),
+A(y) its features, D the anatomy-aware discriminator. That these three losses train G is the paper's (Wang et
+al., MICCAI 2025); weights, schedule and sizes are OURS. Phi(y) and Phi(x) never change, so they are computed
+once for a bank of crops and reused; a step then costs one pass of the PVM with gradient, not three.
+
+The same loop runs on a CPU, a GPU or several of either: Lightning Fabric moves things and adds up gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from alden_lite.bank import Batch, CropBank, purpose_seed
+from alden_lite.checkpoint import (
+    CheckpointError,
+    flat_state,
+    load_weights,
+    provenance,
+    read_newest,
+    restore_state,
+    weights_path,
+    write_checkpoint,
+    write_weights,
+)
+from alden_lite.contrastive import semantic_contrastive_loss
+from alden_lite.data import PROTOCOLS, Pairs, training_pairs
+from alden_lite.discriminator import AnatomyAwareDiscriminator, discriminator_loss, generator_loss
+from alden_lite.generator import build_generator
+from alden_lite.hounsfield import denormalise, normalise
+from alden_lite.pvm import PVM, load_pvm
+
+__all__ = ["Recipe", "Report", "Training", "learning_rate"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on besides its pairs. Printed at the start, stored in every checkpoint.
+
+    A loss weight of 0 leaves that part out: with both at 0 this is plain L1 training, without a PVM.
+    """
+
+    # networks
+    generator: str = "unet"
+    warm_start: str | None = None  # a shipped generator's name, or a .safetensors file
+    pvm: str = "dinov2_vits14"
+    discriminator_taps: tuple[int, int, int] = (4, 8, 12)  # FACT
+    contrastive_taps: tuple[int, ...] = (12,)
+    query: str = "image"
+    positions: bool = True  # D knows where in the crop a token is, or an image query could not
+    anatomy: bool = True  # False: a plain patch discriminator without the PVM's features
+    # losses (OURS: the paper's numbers are not public)
+    pixel_weight: float = 1.0
+    adversarial_weight: float = 0.01
+    contrastive_weight: float = 0.1
+    adversarial_loss: str = "bce"
+    temperature: float = 0.07
+    places: int = 256
+    negatives: int = 64
+    min_distance: int = 2
+    contrastive_form: str = "joint"
+    noise_term: bool = True
+    # optimisation
+    steps: int = 300
+    batch: int = 8  # crops a step, over all processes
+    crop: int = 112  # pixels: 8 x 8 tokens of 14 pixels
+    bank: int = 128  # crops whose PVM features are kept; a multiple of the batch
+    reuse: int = 8  # passes over a bank before new crops are drawn
+    learning_rate: float = 1e-4
+    discriminator_learning_rate: float = 4e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    warmup: int = 20  # steps
+    clip: float = 0.05  # largest norm of a gradient
+    average: float = (
+        0.99  # decay of the moving average of the generator's weights; that average is the result
+    )
+    seed: int = 0
+    # machine
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"  # "bf16-mixed" is several times faster where the processor has it
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "crop", "bank", "reuse", "devices", "learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.bank % self.batch or self.batch % self.devices:
+            raise ValueError(
+                f"bank={self.bank} must be a multiple of batch={self.batch}, and that of devices={self.devices}"
+            )
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is a decay in [0, 1), got {self.average}")
+
+    @property
+    def adversarial(self) -> bool:
+        """Is there a discriminator?"""
+        return self.adversarial_weight > 0
+
+    @property
+    def contrastive(self) -> bool:
+        """Is there a contrastive loss?"""
+        return self.contrastive_weight > 0
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Every block of the PVM that this recipe reads, in order; empty if it needs none."""
+        semantic = self.discriminator_taps if self.adversarial and self.anatomy else ()
+        return tuple(sorted({*semantic, *(self.contrastive_taps if self.contrastive else ())}))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a run stands: mean losses since the last report, and seconds since the start of this call."""
+
+    step: int
+    losses: Mapping[str, float]
+    seconds: float
+
+
+def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
+    """Linear warm-up to `peak`, then half a cosine to zero at `steps`.
+
+    >>> learning_rate(0, steps=10, warmup=0, peak=1.0)
+    1.0
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+class Training:
+    """One run of a recipe on pairs of slices.
+
+    Args:
+        recipe: what to do.
+        pairs: low- and normal-dose slices in HU.
+        folder: where checkpoints, log and pictures go; nothing is written when None.
+        pvm: a PVM that is loaded already; must be the recipe's.
+
+    Raises:
+        ValueError: if a crop does not fit into the slices or is not a multiple of the PVM's patch.
+        CheckpointError: if the warm start is not a generator of this recipe.
+    """
+
+    def __init__(
+        self, recipe: Recipe, pairs: Pairs, folder: str | Path | None = None, *, pvm: PVM | None = None
+    ) -> None:
+        from lightning_fabric import Fabric
+
+        self.recipe, self.pairs = recipe, pairs
+        self.folder = None if folder is None else Path(folder)
+        self.done = 0  # steps
+        self.pairs_sha256 = pairs.sha256()
+        self.fabric = Fabric(
+            accelerator=recipe.accelerator,
+            devices=recipe.devices,
+            precision=recipe.precision,  # type: ignore[arg-type]
+        )
+        self.fabric.launch()
+        torch.manual_seed(recipe.seed)
+        generator = build_generator(recipe.generator)
+        if recipe.warm_start is not None:
+            load_weights(generator, weights_path(recipe.warm_start))
+        self.averaged = copy.deepcopy(generator).requires_grad_(False).to(self.fabric.device)
+        self.pvm = _recipe_pvm(recipe, pvm)
+        if self.pvm is not None:
+            self.pvm.to(self.fabric.device)
+        self.generator, self.generator_optimiser = self._optimised(generator, recipe.learning_rate)
+        if recipe.adversarial:
+            discriminator = AnatomyAwareDiscriminator(
+                semantic_channels=self._semantic_channels(),
+                query=recipe.query,  # type: ignore[arg-type]
+                positions=recipe.positions,
+            )
+            self.discriminator, self.discriminator_optimiser = self._optimised(
+                discriminator, recipe.discriminator_learning_rate
+            )
+        self.bank = CropBank(
+            pairs,
+            crop=recipe.crop,
+            size=recipe.bank,
+            batch=recipe.batch,
+            reuse=recipe.reuse,
+            seed=recipe.seed,
+            normal_features=self._maps if recipe.taps else None,
+            low_features=self._maps if recipe.contrastive else None,
+            rank=self.fabric.global_rank,
+            processes=self.fabric.world_size,
+            device=self.fabric.device,
+        )
+
+    def _optimised(self, network: nn.Module, rate: float) -> tuple[Any, Any]:
+        optimiser = torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas)
+        return self.fabric.setup(network, optimiser)
+
+    def _semantic_channels(self) -> list[int] | None:
+        if self.pvm is None or not self.recipe.anatomy:
+            return None
+        channels = dict(zip(self.pvm.taps, self.pvm.channels, strict=True))
+        return [channels[tap] for tap in self.recipe.discriminator_taps]
+
+    # One step ---------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch | None = None) -> dict[str, float]:
+        """Update D, then G, on one batch (the next of the recipe's when None); returns the losses.
+
+        Raises:
+            FloatingPointError: if a loss is not finite. Weights on disk stay as they are.
+        """
+        self._set_rates()
+        batch = batch or self.bank.at(self.done)
+        denoised = self.generator(batch.low).float()
+        losses: dict[str, torch.Tensor] = {}
+        if self.recipe.adversarial:
+            losses["discriminator"] = self.discriminator_step(denoised.detach(), batch)
+        losses |= self.generator_step(denoised, batch)
+        values = {name: float(loss) for name, loss in losses.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise FloatingPointError(
+                f"step {self.done}: {values}. Lower the learning rate, and look for NaN in the data"
+            )
+        self._update_average()
+        self.done += 1
+        return values
+
+    def discriminator_step(self, denoised: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """D learns to tell y from yhat, both beside the anatomy of y. `denoised` comes without a graph."""
+        images = denormalise(torch.cat([batch.normal, denoised]))  # one pass: real, then fake
+        logits = self.discriminator(images, self._semantics(batch, copies=2)).float()
+        real, fake = logits.chunk(2)
+        loss = discriminator_loss(real, fake, kind=self.recipe.adversarial_loss)  # type: ignore[arg-type]
+        self.discriminator_optimiser.zero_grad()
+        self.fabric.backward(loss)
+        self._clip(self.discriminator, self.discriminator_optimiser)
+        self.discriminator_optimiser.step()
+        return loss.detach()
+
+    def generator_step(self, denoised: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """G learns from pixels, D and PVM. Gradients pass through D and PVM, and change neither."""
+        recipe = self.recipe
+        losses = {"pixel": (denoised - batch.normal).abs().mean()}
+        total = recipe.pixel_weight * losses["pixel"]
+        if recipe.adversarial:
+            # The bare module: under several processes its wrapper would wait for gradients that never come.
+            discriminator = self.discriminator.module
+            with _frozen(discriminator), self.fabric.autocast():
+                logits = discriminator(denormalise(denoised), self._semantics(batch, copies=1))
+            losses["adversarial"] = generator_loss(logits.float(), kind=recipe.adversarial_loss)  # type: ignore[arg-type]
+            total = total + recipe.adversarial_weight * losses["adversarial"]
+        if recipe.contrastive:
+            losses["contrastive"] = self._contrastive(denoised, batch)
+            total = total + recipe.contrastive_weight * losses["contrastive"]
+        self.generator_optimiser.zero_grad()
+        self.fabric.backward(total)
+        self._clip(self.generator, self.generator_optimiser)
+        self.generator_optimiser.step()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _contrastive(self, denoised: torch.Tensor, batch: Batch) -> torch.Tensor:
+        recipe = self.recipe
+        maps, taps = self._maps(denormalise(denoised)), recipe.contrastive_taps
+        return semantic_contrastive_loss(
+            [maps[tap] for tap in taps],
+            [batch.normal_maps[tap] for tap in taps],
+            [batch.low_maps[tap] for tap in taps],
+            temperature=recipe.temperature,
+            places=recipe.places,
+            negatives=recipe.negatives,
+            min_distance=recipe.min_distance,
+            form=recipe.contrastive_form,  # type: ignore[arg-type]
+            noise_term=recipe.noise_term,
+            generator=torch.Generator().manual_seed(purpose_seed(recipe.seed, "places", self.done)),
+        )
+
+    def _maps(self, hu: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The PVM's maps (B, C, h, w) by tap, for HU (B, 1, S, S)."""
+        if self.pvm is None:
+            raise ValueError("this recipe has no PVM")
+        with self.fabric.autocast():
+            return {tap: maps.float() for tap, maps in zip(self.pvm.taps, self.pvm(hu), strict=True)}
+
+    def _semantics(self, batch: Batch, *, copies: int) -> list[torch.Tensor] | None:
+        if not self.recipe.anatomy:
+            return None
+        return [batch.normal_maps[t].repeat(copies, 1, 1, 1) for t in self.recipe.discriminator_taps]
+
+    def _clip(self, network: Any, optimiser: Any) -> None:
+        self.fabric.clip_gradients(network, optimiser, max_norm=self.recipe.clip, error_if_nonfinite=False)
+
+    def _set_rates(self) -> None:
+        peaks = [(self.generator_optimiser, self.recipe.learning_rate)]
+        if self.recipe.adversarial:
+            peaks.append((self.discriminator_optimiser, self.recipe.discriminator_learning_rate))
+        for optimiser, peak in peaks:
+            rate = learning_rate(self.done, steps=self.recipe.steps, warmup=self.recipe.warmup, peak=peak)
+            optimiser.param_groups[0]["lr"] = rate
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Early on the average would still be the start: let it follow faster at first.
+        decay = min(self.recipe.average, (1 + self.done) / (10 + self.done))
+        for mean, now in zip(self.averaged.parameters(), self.generator.module.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+
+    # The loop ---------------------------------------------------------------------------------------------
+
+    def run(
+        self, until: int | None = None, *, report_every: int = 50, progress: bool = True
+    ) -> Iterator[Report]:
+        """Train up to a step (the recipe's last when None), giving a report now and then.
+
+        Write `for report in training.run(): ...`. Each report is also a line of `log.jsonl`, and comes with
+        a checkpoint if the run has a folder.
+        """
+        until = self.recipe.steps if until is None else min(until, self.recipe.steps)
+        started, counted = time.perf_counter(), 0
+        sums: dict[str, float] = {}
+        bar = tqdm(total=until, initial=self.done, desc="training", unit="step", disable=not progress)
+        with bar:
+            while self.done < until:
+                for name, value in self.step().items():
+                    sums[name] = sums.get(name, 0.0) + value
+                counted += 1
+                bar.update()
+                if self.done % report_every == 0 or self.done == until:
+                    means = {name: total / counted for name, total in sums.items()}
+                    report = Report(self.done, means, time.perf_counter() - started)
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
+                    if self.folder is not None and self.fabric.is_global_zero:
+                        self.save()
+                        self._log(report)
+                    yield report
+                    sums, counted = {}, 0
+
+    def _log(self, report: Report) -> None:
+        assert self.folder is not None
+        line = {"step": report.step, "seconds": round(report.seconds, 3), **report.losses}
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    @torch.no_grad()
+    def denoise(self, hu: torch.Tensor) -> torch.Tensor:
+        """Denoise slices (B, 1, H, W) in HU with the averaged generator, as it stands now."""
+        return denormalise(self.averaged(normalise(hu.to(self.fabric.device)))).cpu()
+
+    # Checkpoints ------------------------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        """Write `folder/step_000300/` (state.safetensors and recipe.json) whole, or not at all.
+
+        Raises:
+            ValueError: if the run has no folder.
+        """
+        if self.folder is None:
+            raise ValueError("this run has no folder to save in: give Training(recipe, pairs, folder)")
+        state = flat_state(self._networks(), self._optimisers())
+        about = self._about() | {"pairs_sha256": self.pairs_sha256}
+        return write_checkpoint(self.folder, self.done, state, about)
+
+    @classmethod
+    def resume(cls, folder: str | Path, pairs: Pairs, *, pvm: PVM | None = None, **machine: Any) -> Training:
+        """Go on from the newest checkpoint in a folder. On one CPU the result is equal bit for bit.
+
+        Args:
+            folder: of an earlier run.
+            pairs: the same pairs.
+            pvm: a PVM that is loaded already.
+            machine: `accelerator`, `devices` or `precision`, where this machine is another.
+
+        Raises:
+            CheckpointError: if there is no checkpoint, it is damaged, or it was made from other pairs.
+        """
+        state, about = read_newest(Path(folder))
+        if about["pairs_sha256"] != pairs.sha256():
+            raise CheckpointError(f"the run in {folder} saw other pairs: give it the same data and protocol")
+        recipe = replace(_recipe_from(about["recipe"]), **machine)
+        training = cls(replace(recipe, warm_start=None), pairs, folder, pvm=pvm)
+        training.recipe = recipe  # with its warm start again, for the next checkpoint
+        restore_state(state, training._networks(), training._optimisers())
+        training.done = int(about["steps"])
+        training._forget_log_after(training.done)
+        return training
+
+    def export(self, path: str | Path, **card: Any) -> Path:
+        """Write the averaged generator alone, for `load_generator`; `card` is what else to know."""
+        return write_weights(path, self.averaged, {"steps": self.done, **self._about(), **card})
+
+    def _about(self) -> dict[str, Any]:
+        """Where these weights come from."""
+        pvm = self.pvm and {"name": self.pvm.name, "sha256": self.pvm.weights_sha256, "taps": self.pvm.taps}
+        return {"recipe": asdict(self.recipe), "pvm": pvm, **provenance()}
+
+    def _networks(self) -> dict[str, nn.Module]:
+        networks = {"generator": self.generator.module, "averaged": self.averaged}
+        return networks | ({"discriminator": self.discriminator.module} if self.recipe.adversarial else {})
+
+    def _optimisers(self) -> dict[str, Any]:
+        chosen = {"generator_optimiser": self.generator_optimiser}
+        if self.recipe.adversarial:
+            chosen["discriminator_optimiser"] = self.discriminator_optimiser
+        return chosen
+
+    def _forget_log_after(self, step: int) -> None:
+        log = (self.folder or Path()) / "log.jsonl"
+        if log.exists():
+            kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+            log.write_text("".join(line + "\n" for line in kept))
+
+
+def _recipe_from(stored: Mapping[str, Any]) -> Recipe:
+    """A recipe from JSON, where tuples are lists."""
+    known = {field.name for field in fields(Recipe)}
+    if unknown := set(stored) - known:
+        raise CheckpointError(f"the recipe has fields that this version does not know: {sorted(unknown)}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Recipe(**values)
+
+
+def _recipe_pvm(recipe: Recipe, pvm: PVM | None) -> PVM | None:
+    """The recipe's PVM, loaded unless given; None if no loss needs one."""
+    if not recipe.taps:
+        return None
+    if pvm is None:
+        pvm = load_pvm(recipe.pvm, taps=recipe.taps)
+    if (pvm.name, tuple(pvm.taps)) != (recipe.pvm, recipe.taps):
+        raise ValueError(
+            f"the recipe needs {recipe.pvm} at {recipe.taps}, got {pvm.name} at {tuple(pvm.taps)}"
+        )
+    if recipe.crop % pvm.patch_size:
+        raise ValueError(
+            f"crop={recipe.crop} is not a multiple of the PVM's patch of {pvm.patch_size} pixels"
+        )
+    return pvm
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through, but none is kept for the network's own weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+# Command line ---------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m alden_lite train`: train on the sample volume (and others) and export the generator."""
+    parser = argparse.ArgumentParser(prog="python -m alden_lite train", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and weights")
+    parser.add_argument(
+        "--protocol", choices=sorted(PROTOCOLS), default="course", help="how low doses are drawn"
+    )
+    parser.add_argument(
+        "--volumes", type=Path, nargs="*", default=[], help="further NIfTI volumes to train on"
+    )
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of the recipe")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    parser.add_argument("--export", type=Path, help="write the generator here (.safetensors)")
+    parser.add_argument("--report-every", type=int, default=200, help="steps between checkpoints")
+    options = parser.parse_args(argv)
+    recipe = _recipe_with(options.set)
+    pairs = training_pairs(options.protocol, options.volumes)
+    training = Training.resume(options.out, pairs) if options.resume else Training(recipe, pairs, options.out)
+    print(json.dumps(asdict(training.recipe), indent=2))
+    for report in training.run(report_every=options.report_every):
+        print(
+            f"step {report.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in report.losses.items()), flush=True
+        )
+    if options.export and training.fabric.is_global_zero:
+        data = {
+            "protocol": options.protocol,
+            "volumes": ["LIDC-IDRI-0001 training slabs", *(p.name for p in options.volumes)],
+        }
+        print(f"wrote {training.export(options.export, data=data)}")
+    return 0
+
+
+def _recipe_with(settings: list[str]) -> Recipe:
+    """The default recipe with `name=value` changes; values are read as the default's type."""
+    defaults = asdict(Recipe())
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in defaults:
+            raise SystemExit(f"unknown field {name!r}: choose from {', '.join(defaults)}")
+        is_text = isinstance(defaults[name], str) or defaults[name] is None
+        changes[name] = value if is_text else json.loads(value)
+    return _recipe_from(changes)

@@ -1,0 +1,446 @@
+"""Exercises, hints, records and settings; and for each check, the mistakes it must find."""
+
+import linecache
+import math
+import textwrap
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from alden_lite import lessons
+from alden_lite.lessons import exercises, records
+from alden_lite.lessons.settings import SETTINGS, Settings
+
+IDS = exercises.known()
+
+
+def bce(logits, target):
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def clip(image):
+    return np.clip(image, -160, 240)
+
+
+# Plausible mistakes, with the property that must find each
+
+
+def forgets_the_root(a, b):
+    return np.mean((clip(a) - clip(b)) ** 2)
+
+
+def forgets_to_clip(a, b):
+    return np.sqrt(np.mean((a - b) ** 2))
+
+
+def clips_the_difference(a, b):
+    return np.sqrt(np.mean(clip(a - b) ** 2))
+
+
+def clips_only_one(a, b):
+    return np.sqrt(np.mean((clip(a) - b) ** 2))
+
+
+def takes_the_mean_of_absolutes(a, b):
+    return np.mean(np.abs(clip(a) - clip(b)))
+
+
+def takes_the_root_before_the_mean(a, b):
+    return np.mean(clip(a) - clip(b))
+
+
+def returns_window_units(a, b):
+    return np.sqrt(np.mean(((clip(a) - clip(b)) / 400) ** 2))
+
+
+def returns_an_image(a, b):
+    return np.sqrt((clip(a) - clip(b)) ** 2)
+
+
+def swaps_the_shares(old, new, decay):
+    return (1 - decay) * old + decay * new
+
+
+def adds_the_whole_new(old, new, decay):
+    return decay * old + new
+
+
+def averages(old, new, decay):
+    return (old + new) / 2
+
+
+def changes_old(old, new, decay):
+    old.mul_(decay).add_((1 - decay) * new)
+    return old
+
+
+def changes_new_and_returns_a_copy(old, new, decay):
+    new *= 1 - decay
+    return decay * old + new
+
+
+def returns_one_number(old, new, decay):
+    return (decay * old + (1 - decay) * new).mean()
+
+
+def does_not_detach(discriminator, real, fake):
+    return bce(discriminator(real), 1.0) + bce(discriminator(fake), 0.0)
+
+
+def swaps_the_labels(discriminator, real, fake):
+    return bce(discriminator(real), 0.0) + bce(discriminator(fake.detach()), 1.0)
+
+
+def applies_the_sigmoid_twice(discriminator, real, fake):
+    real_score = torch.sigmoid(discriminator(real))
+    fake_score = torch.sigmoid(discriminator(fake.detach()))
+    return bce(real_score, 1.0) + bce(fake_score, 0.0)
+
+
+def sums_over_the_logits(discriminator, real, fake):
+    means = bce(discriminator(real), 1.0) + bce(discriminator(fake.detach()), 0.0)
+    return means * real.numel()
+
+
+def halves_the_sum(discriminator, real, fake):
+    return (bce(discriminator(real), 1.0) + bce(discriminator(fake.detach()), 0.0)) / 2
+
+
+def sees_only_the_real(discriminator, real, fake):
+    return bce(discriminator(real), 1.0)
+
+
+def detaches_the_discriminator(discriminator, real, fake):
+    return bce(discriminator(real), 1.0) + bce(discriminator(fake).detach(), 0.0)
+
+
+def cuts_everything_off(discriminator, real, fake):
+    with torch.no_grad():
+        return bce(discriminator(real), 1.0) + bce(discriminator(fake), 0.0)
+
+
+def returns_a_python_number(discriminator, real, fake):
+    return does_not_detach(discriminator, real, fake).item()
+
+
+def cosine(progress):
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def skips_the_warmup(step, *, steps, warmup, peak):
+    return peak * cosine(step / steps)
+
+
+def begins_with_nothing(step, *, steps, warmup, peak):
+    return peak * step / warmup if step < warmup else peak * cosine((step - warmup) / (steps - warmup))
+
+
+def runs_the_cosine_from_step_0(step, *, steps, warmup, peak):
+    return peak * (step + 1) / warmup if step < warmup else peak * cosine(step / steps)
+
+
+def forgets_the_half(step, *, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 2 * cosine((step - warmup) / (steps - warmup))
+
+
+def falls_below_0(step, *, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * math.cos(math.pi * (step - warmup) / (steps - warmup))
+
+
+def falls_in_a_line(step, *, steps, warmup, peak):
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (steps - step) / (steps - warmup)
+
+
+def divides_by_the_warmup(step, *, steps, warmup, peak):
+    return min(peak * (step + 1) / warmup, peak * cosine(max(0, step - warmup) / (steps - warmup)))
+
+
+MISTAKES = {
+    "00.1": {
+        forgets_the_root: "a constant offset of 10 HU gives 10 HU",
+        forgets_to_clip: "both images are clipped first",
+        clips_the_difference: "both images are clipped first",
+        clips_only_one: "identical images give 0",
+        takes_the_mean_of_absolutes: "the result is in HU",
+        takes_the_root_before_the_mean: "a constant offset of 10 HU gives 10 HU",
+        returns_window_units: "a constant offset of 10 HU gives 10 HU",
+        returns_an_image: "expected one number",
+    },
+    "08.1": {
+        swaps_the_shares: "decay 0 gives the new",
+        adds_the_whole_new: "decay 1 keeps the old",
+        averages: "decay 0 gives the new",
+        changes_old: "the inputs stay as they are",
+        changes_new_and_returns_a_copy: "the inputs stay as they are",
+        returns_one_number: "the shape should be (2,)",
+    },
+    "08.2": {
+        does_not_detach: "no gradient reaches the fake",
+        swaps_the_labels: "are 1 and 0 swapped?",
+        applies_the_sigmoid_twice: "is there a sigmoid before",
+        sums_over_the_logits: "being right costs little",
+        halves_the_sum: "added",
+        sees_only_the_real: "added",
+        detaches_the_discriminator: "the discriminator learns from both",
+        cuts_everything_off: "cut off from the discriminator",
+        returns_a_python_number: "should be a tensor with one number",
+    },
+    "08.3": {
+        skips_the_warmup: "the first step is peak / warmup",
+        begins_with_nothing: "the first step is peak / warmup",
+        runs_the_cosine_from_step_0: "reaches the peak",
+        forgets_the_half: "reaches the peak",
+        falls_below_0: "half-way down is half the peak",
+        falls_in_a_line: "equals the reference answer",
+        divides_by_the_warmup: "ZeroDivisionError",
+    },
+}
+PLANTED = [(name, mistake) for name, planted in MISTAKES.items() for mistake in planted]
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_the_reference_answer_is_right(exercise_id):
+    verdict = exercises.judge(exercise_id, exercises.find(exercise_id).answer)
+    assert verdict.status == "right", verdict.message
+
+
+@pytest.mark.parametrize(("exercise_id", "mistake"), PLANTED)
+def test_a_planted_mistake_is_found_and_named(exercise_id, mistake):
+    verdict = exercises.judge(exercise_id, mistake)
+    assert verdict.status == "wrong"
+    assert MISTAKES[exercise_id][mistake] in verdict.message
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_every_exercise_has_three_planted_mistakes_and_a_hint(exercise_id):
+    assert len(MISTAKES[exercise_id]) >= 3
+    assert exercises.find(exercise_id).hints
+
+
+def test_an_other_right_way_to_write_it_is_right():
+    def softplus_form(discriminator, real, fake):
+        logits = discriminator(torch.cat([real, fake.detach()]))
+        on_real, on_fake = logits.chunk(2)
+        return F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
+
+    def with_float32_targets(discriminator, real, fake):
+        loss = torch.nn.BCEWithLogitsLoss()
+        on_real, on_fake = discriminator(real), discriminator(fake.detach())
+        return loss(on_real, torch.ones(on_real.shape)) + loss(on_fake, torch.zeros(on_fake.shape))
+
+    assert exercises.judge("08.2", softplus_form).status == "right"
+    assert exercises.judge("08.2", with_float32_targets).status == "right"
+    assert exercises.judge("08.1", lambda old, new, decay: torch.lerp(new, old, decay)).status == "right"
+    assert exercises.judge("08.1", lambda old, new, decay: new + decay * (old - new)).status == "right"
+
+
+def test_the_learning_rate_of_the_exercise_is_the_one_of_the_training():
+    from alden_lite.lessons.chapter_08 import learning_rate
+    from alden_lite.training import learning_rate as of_training
+
+    for step in (0, 3, 9, 10, 11, 60, 100):
+        plan = {"steps": 100, "warmup": 10, "peak": 1e-4}
+        assert learning_rate(step, **plan) == pytest.approx(of_training(step, **plan), abs=1e-12)
+
+
+# Functions as they came. As text, as in a cell: a formatter would tidy them away.
+
+
+def defined(body):
+    """The function `answer(old, new, decay)` with this body, its source readable as in a notebook."""
+    source = "def answer(old, new, decay):\n" + textwrap.indent(body, "    ") + "\n"
+    file = f"<cell {len(linecache.cache)}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    names = {}
+    exec(compile(source, file, "exec"), names)
+    return names["answer"]
+
+
+STUBS = [
+    "...",
+    "pass",
+    "return None",
+    "return",
+    "raise NotImplementedError",
+    "raise NotImplementedError('your turn')",
+    '"""Your turn."""',
+    '"""Your turn."""\n# decay * old + ...\n...',
+    "share = ...\nreturn share",
+    "return ...",
+    "assert old.shape == new.shape\n...",
+    "if decay > 1:\n    raise NotImplementedError('no')\nraise NotImplementedError",
+]
+
+
+@pytest.mark.parametrize("stub", STUBS)
+def test_a_function_as_it_came_is_not_attempted_yet(stub, capsys):
+    assert lessons.check("08.1", defined(stub)) is None
+    assert capsys.readouterr().out == "08.1 not attempted yet\n"
+
+
+@pytest.mark.parametrize("exercise_id", IDS)
+def test_every_exercise_knows_its_stub(exercise_id):
+    assert exercises.judge(exercise_id, defined("...")).status == "not attempted yet"
+
+
+def test_an_answer_above_the_dots_counts():
+    answer = defined("return decay * old + (1 - decay) * new\n...")
+    assert exercises.judge("08.1", answer).status == "right"
+
+
+def test_an_answer_without_source_is_tried():
+    names = {}
+    exec("def answer(old, new, decay): return decay * old + (1 - decay) * new", names)
+    assert exercises.judge("08.1", names["answer"]).status == "right"
+
+
+# Whatever a learner hands over
+
+
+def forgets_to_return(old, new, decay):
+    decay * old + (1 - decay) * new
+
+
+def fails(old, new, decay):
+    return old.shap
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (forgets_to_return, "does it end with `return ...`?"),
+        (fails, "your function raised AttributeError"),
+        (lambda old: old, "your function raised TypeError"),
+        (lambda old, new, decay: "seven", "should return numbers, it returned str"),
+        (lambda old, new, decay: torch.full_like(old, math.nan), "yours gives nan"),
+        (torch.tensor(3.0), "hand over the function itself"),
+        (None, "hand over the function itself"),
+    ],
+)
+def test_a_wrong_answer_never_raises(answer, text, capsys):
+    lessons.check("08.1", answer)
+    out = capsys.readouterr().out
+    assert out.startswith("08.1 ✗") and text in out
+
+
+def test_an_answer_that_returns_something_odd_is_wrong():
+    class Odd:
+        def __array__(self, *_, **__):
+            raise RuntimeError("not today")
+
+    verdict = exercises.judge("08.1", lambda old, new, decay: Odd())
+    assert verdict.status == "wrong"
+    assert "cannot be used: RuntimeError: not today" in verdict.message
+
+
+def test_a_check_leaves_the_random_numbers_alone():
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    for exercise_id in IDS:
+        exercises.judge(exercise_id, exercises.find(exercise_id).answer)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+@pytest.mark.parametrize("name", ["08.9", "99.1", "8", "", None])
+@pytest.mark.parametrize("call", [lessons.hint, lessons.solution, lambda name: lessons.check(name, 1)])
+def test_an_unknown_exercise_is_an_error_that_lists_the_known(call, name):
+    with pytest.raises(ValueError, match=r"there are 00\.1, .*08\.1, 08\.2, 08\.3"):
+        call(name)
+
+
+def test_hints_come_one_after_the_other_and_end_with_the_solution(capsys, monkeypatch):
+    monkeypatch.setattr(exercises, "_hints_given", {})
+    for _ in range(4):
+        lessons.hint("00.1")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:16] for line in lines[:3]] == [f"00.1 hint {n} of 3"[:16] for n in (1, 2, 3)]
+    assert 'lessons.solution("00.1")' in lines[3]
+    assert lines[4] == lines[2]
+
+
+def test_the_solution_is_the_source_of_the_answer(capsys):
+    lessons.solution("08.1")
+    out = capsys.readouterr().out
+    assert out.startswith("def exponential_moving_average(")
+    assert "return decay * old + (1 - decay) * new" in out
+
+
+# Records
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (4.1, "x = 4.1"),
+        (1 / 3, "x = 0.333333"),
+        (20, "x = 20"),
+        (True, "x = True"),
+        ("DINOv2", "x = DINOv2"),
+        (np.float64(0.5), "x = 0.5"),
+    ],
+)
+def test_a_record_prints_its_name_and_value(value, line, capsys):
+    assert lessons.record("x", value) is None
+    assert capsys.readouterr().out == line + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "text"),
+    [
+        ("psnr gain", 1.0, ValueError, "identifier"),
+        ("", 1.0, ValueError, "identifier"),
+        (3, 1.0, ValueError, "identifier"),
+        ("x", math.nan, ValueError, "only finite"),
+        ("x", -math.inf, ValueError, "only finite"),
+        ("x", torch.tensor(1.0), TypeError, r"float\(\.\.\.\)"),
+        ("x", np.float32(1.0), TypeError, "float32"),
+        ("x", None, TypeError, "NoneType"),
+        ("x", [1], TypeError, "list"),
+    ],
+)
+def test_a_record_that_cannot_be_held_to_a_value_is_refused(name, value, error, text):
+    with pytest.raises(error, match=text):
+        lessons.record(name, value)
+
+
+def test_in_ipython_a_record_carries_its_value_as_data(monkeypatch):
+    shown = []
+    monkeypatch.setattr(records, "_in_ipython", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    lessons.record("rmse_hu", np.float64(9.25))
+    cell = {"outputs": [{"data": shown[0]}, {"text": "stream"}]}
+    assert shown[0]["text/plain"] == "rmse_hu = 9.25"
+    assert records.payloads([cell, {}], records.RECORD_MIME) == [{"name": "rmse_hu", "value": 9.25}]
+
+
+def test_outside_ipython_nothing_is_displayed(monkeypatch):
+    shell = SimpleNamespace(get_ipython=lambda: None)
+    monkeypatch.setitem(__import__("sys").modules, "IPython", shell)
+    assert not records._in_ipython()
+
+
+# Settings
+
+
+def test_every_chapter_has_the_three_modes():
+    for chapter, modes in SETTINGS.items():
+        assert list(modes) == ["fast", "laptop", "full"], chapter
+        assert all(isinstance(lessons.parameters(chapter, mode), Settings) for mode in modes)
+
+
+def test_unknown_modes_and_chapters_are_named():
+    with pytest.raises(ValueError, match="choose one of fast, laptop, full"):
+        lessons.parameters("08", "quick")
+    with pytest.raises(ValueError, match="no settings for chapter .77.; there are 00, .*08"):
+        lessons.parameters("77", "fast")
