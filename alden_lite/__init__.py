@@ -22,8 +22,8 @@ _HOMES = {
     "Scanner": "scanner",
     "Training": "training",
     "UNet": "generator",
-    "denoise": "denoise",
-    "load_generator": "denoise",
+    "denoise": "denoising",
+    "load_generator": "denoising",
     "load_pvm": "pvm",
     "semantic_contrastive_loss": "contrastive",
 }
@@ -32,7 +32,7 @@ __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
     from alden_lite.contrastive import semantic_contrastive_loss
-    from alden_lite.denoise import denoise, load_generator
+    from alden_lite.denoising import denoise, load_generator
     from alden_lite.discriminator import AnatomyAwareDiscriminator
     from alden_lite.generator import UNet
     from alden_lite.pvm import PVM, load_pvm

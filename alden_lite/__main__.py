@@ -16,9 +16,9 @@ COMMANDS = {
     "assets": "fetch the sample CT and the weights once, or verify them",
     "course": "execute the notebooks offline and in parallel, and collect their records",
     "train": "train ALDEN, or one of its ablations",
-    "denoise": "denoise a slice, a volume or a DICOM folder with a trained generator",
+    "denoise": "denoise a NIfTI file with a trained generator",
 }
-MODULES = {"assets": "assets", "course": "course", "train": "training", "denoise": "denoise"}
+MODULES = {"assets": "assets", "course": "course", "train": "training", "denoise": "denoising"}
 """The module of each command but `doctor`; its `main(argv)` returns the exit status."""
 
 NEEDED = ("numpy", "torch", "torchvision", "timm", "finufft", "papermill")

@@ -40,6 +40,7 @@ __all__ = [
     "make_pairs",
     "own_noise_hu",
     "photons_matching",
+    "smooth_tissue",
     "split_slices",
     "training_pairs",
 ]
@@ -87,11 +88,11 @@ PROTOCOLS = {
     "course": DoseProtocol(),
     # Real scans come with many doses, kernels and thicknesses; the shipped generators have seen such.
     "wide": DoseProtocol(
-        dose=(0.08, 0.5),
+        dose=(0.06, 0.5),
         photon_factor=(0.7, 1.4),
         cutoff_per_mm=(0.45, 0.71),
-        kernels=("hann", "cosine"),
-        sharpness=(0.6, 3.0),
+        kernels=("hann", "hann", "cosine", "ram-lak"),
+        sharpness=(0.6, 4.0),
         average=(1, 1, 2),
         repeats=5,
     ),
@@ -281,20 +282,20 @@ def own_noise_hu(hu: torch.Tensor, *, tissue: torch.Tensor | None = None) -> flo
 
     Args:
         hu: (Y, X) in HU.
-        tissue: (Y, X) bool, where to look; smooth soft tissue (-50 to 150 HU) of the slice itself when None.
+        tissue: (Y, X) bool, where to look; `smooth_tissue` of the slice itself when None.
 
     Returns:
         Robust standard deviation (1.4826 x median absolute deviation) in HU.
 
     Raises:
-        ValueError: if the slice has next to no smooth soft tissue.
+        ValueError: if there is next to no tissue to look at.
     """
-    values = hu.numpy().astype(np.float32)
-    rest = values - ndimage.uniform_filter(values, 5)
-    where = _smooth_tissue(values) if tissue is None else tissue.numpy()
+    where = smooth_tissue(hu) if tissue is None else tissue
     if where.sum() < 500:
         raise ValueError("the slice has too little soft tissue (-50 to 150 HU) to read its noise from")
-    return float(1.4826 * np.median(np.abs(rest[where])))
+    values = hu.numpy().astype(np.float32)
+    rest = values - ndimage.uniform_filter(values, 5)
+    return float(1.4826 * np.median(np.abs(rest[where.numpy()])))
 
 
 def photons_matching(hu: torch.Tensor, *, scanner: Scanner) -> float:
@@ -307,16 +308,24 @@ def photons_matching(hu: torch.Tensor, *, scanner: Scanner) -> float:
         scanner: geometry and kernel; its `photons` is the starting point.
     """
     half = insert_noise(hu, scanner=scanner, dose=0.5, seed=0)
-    tissue = torch.from_numpy(_smooth_tissue(hu.numpy()))
+    tissue = smooth_tissue(hu)
     inserted = own_noise_hu(half.low - half.normal, tissue=tissue)
     return float(scanner.photons * (inserted / own_noise_hu(hu, tissue=tissue)) ** 2)
 
 
-def _smooth_tissue(hu: np.ndarray) -> np.ndarray:
-    """Pixels whose 9 x 9 surroundings average to soft tissue and hold no edge: bool, (Y, X)."""
-    mean = ndimage.uniform_filter(hu.astype(np.float32), 9)
-    steep = ndimage.gaussian_gradient_magnitude(hu.astype(np.float32), 3) > 8
-    return (mean > -50) & (mean < 150) & ~steep
+def smooth_tissue(hu: torch.Tensor) -> torch.Tensor:
+    """Pixels whose 9 x 9 surroundings average to soft tissue (-50 to 150 HU) and hold no edge.
+
+    Args:
+        hu: (Y, X) in HU.
+
+    Returns:
+        (Y, X) bool.
+    """
+    values = hu.numpy().astype(np.float32)
+    mean = ndimage.uniform_filter(values, 9)
+    steep = ndimage.gaussian_gradient_magnitude(values, 3) > 8  # HU a pixel
+    return torch.from_numpy((mean > -50) & (mean < 150) & ~steep)
 
 
 def draw_crops(

@@ -60,6 +60,30 @@ def returns_an_image(a, b):
     return np.sqrt((clip(a) - clip(b)) ** 2)
 
 
+def returns_the_total(own, dose):
+    return own / dose**0.5
+
+
+def subtracts_the_deviations(own, dose):
+    return own / dose**0.5 - own
+
+
+def forgets_the_noises_root(own, dose):
+    return own * (1 / dose - 1)
+
+
+def returns_the_variance(own, dose):
+    return own**2 * (1 / dose - 1)
+
+
+def takes_what_is_missing_of_the_dose(own, dose):
+    return own * (1 - dose) ** 0.5
+
+
+def takes_a_dose_in_percent(own, dose):
+    return own * (100 / dose - 1) ** 0.5
+
+
 def swaps_the_shares(old, new, decay):
     return (1 - decay) * old + decay * new
 
@@ -174,6 +198,14 @@ MISTAKES = {
         takes_the_root_before_the_mean: "a constant offset of 10 HU gives 10 HU",
         returns_window_units: "a constant offset of 10 HU gives 10 HU",
         returns_an_image: "expected one number",
+    },
+    "00.2": {
+        returns_the_total: "full dose adds nothing",
+        subtracts_the_deviations: "half the dose adds as much as there was",
+        forgets_the_noises_root: "variances add up",
+        returns_the_variance: "half the dose adds as much as there was",
+        takes_what_is_missing_of_the_dose: "half the dose adds as much as there was",
+        takes_a_dose_in_percent: "full dose adds nothing",
     },
     "08.1": {
         swaps_the_shares: "decay 0 gives the new",
@@ -442,5 +474,5 @@ def test_every_chapter_has_the_three_modes():
 def test_unknown_modes_and_chapters_are_named():
     with pytest.raises(ValueError, match="choose one of fast, laptop, full"):
         lessons.parameters("08", "quick")
-    with pytest.raises(ValueError, match="no settings for chapter .77.; there are 00, .*08"):
+    with pytest.raises(ValueError, match="no settings for chapter .77.; there are 08"):
         lessons.parameters("77", "fast")

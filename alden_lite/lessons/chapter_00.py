@@ -1,4 +1,4 @@
-"""Exercises of chapter 00: one number for how far two CT images are apart."""
+"""Exercises of chapter 00: how far two CT images are apart, and how much noise a lower dose adds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "rmse"]
+__all__ = ["EXERCISES", "added_noise_hu", "rmse"]
 
 Image = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -17,6 +17,18 @@ def rmse(a: Image, b: Image) -> float:
     """Root mean square error in HU of two images `(H, W)` in HU, clipped to [-160, 240] HU."""
     difference = np.clip(a, -160, 240) - np.clip(b, -160, 240)
     return float(np.sqrt(np.mean(difference**2)))
+
+
+def added_noise_hu(own_noise_hu: float, dose: float) -> float:
+    """Noise in HU to add to a scan with `own_noise_hu`, so that it looks like a scan at the fraction `dose`.
+
+    Variances add up, and the variance of a scan is proportional to 1 / dose:
+    own**2 + added**2 = own**2 / dose.
+    """
+    return float(own_noise_hu * (1 / dose - 1) ** 0.5)
+
+
+# 00.1
 
 
 def _identical_images_give_0(attempt: Attempt) -> None:
@@ -64,6 +76,30 @@ def _images() -> tuple[Image, Image]:
     return generator.uniform(-1000, 1000, (7, 9)), generator.uniform(-1000, 1000, (7, 9))
 
 
+# 00.2
+
+
+def _full_dose_adds_nothing(attempt: Attempt) -> None:
+    same(attempt(15.0, 1.0), 0.0, "for a scan with 15 HU and a dose of 1, the full dose,")
+
+
+def _half_the_dose_adds_as_much_again(attempt: Attempt) -> None:
+    same(attempt(15.0, 0.5), 15.0, "for 15 HU and a dose of 0.5 (variance 225 becomes 450)")
+
+
+def _variances_add_up(attempt: Attempt) -> None:
+    same(attempt(3.0, 0.36), 4.0, "for 3 HU and a dose of 0.36 (5 HU in all, and 3² + 4² = 5²)")
+
+
+def _a_noiseless_scan_stays_so(attempt: Attempt) -> None:
+    same(attempt(0.0, 0.25), 0.0, "for a scan without noise and a dose of 0.25")
+
+
+def _equals_the_reference_noise(attempt: Attempt) -> None:
+    for own, dose in ((15.7, 0.25), (8.0, 0.1), (22.0, 0.8)):
+        same(attempt(own, dose), added_noise_hu(own, dose), f"for {own} HU and a dose of {dose}")
+
+
 EXERCISES = {
     "00.1": Exercise(
         answer=rmse,
@@ -79,6 +115,21 @@ EXERCISES = {
             "Read the name backwards: error first, then square, then mean, then root.",
             "Before the error, bring each image into the window: np.clip(image, -160, 240).",
             "np.sqrt(np.mean(difference**2)), where difference is between the two clipped images.",
+        ),
+    ),
+    "00.2": Exercise(
+        answer=added_noise_hu,
+        properties={
+            "full dose adds nothing": _full_dose_adds_nothing,
+            "half the dose adds as much as there was": _half_the_dose_adds_as_much_again,
+            "variances add up": _variances_add_up,
+            "a scan without noise stays without": _a_noiseless_scan_stays_so,
+            "equals the reference answer": _equals_the_reference_noise,
+        },
+        hints=(
+            "How much noise will there be in all? Noise grows as 1 / sqrt(dose).",
+            "Squares of noise, variances, add up: own**2 + added**2 = total**2.",
+            "Solve own**2 + added**2 = own**2 / dose for added.",
         ),
     ),
 }

@@ -6,7 +6,9 @@ that the book shows, `full` wants a GPU. To change a number, change it here; no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["SETTINGS", "Settings", "parameters"]
 
@@ -15,25 +17,40 @@ __all__ = ["SETTINGS", "Settings", "parameters"]
 class Settings:
     """What one chapter does in one mode.
 
-    `steps`: updates of the generator. `warm_start`: begin from the weights that come with the
-    package instead of from random ones. `crops_per_step`: image crops in one update.
+    `every`: use every n-th slice. `warm_start`: shipped weights to begin from, None for random
+    ones. `report_every`: steps between two pictures. `recipe`: fields of `training.Recipe` that
+    differ from its defaults.
     """
 
-    steps: int
-    warm_start: bool
-    crops_per_step: int
+    every: int = 1
+    warm_start: str | None = None
+    report_every: int = 1
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 SETTINGS: dict[str, dict[str, Settings]] = {
-    "00": {
-        "fast": Settings(steps=0, warm_start=True, crops_per_step=1),
-        "laptop": Settings(steps=0, warm_start=True, crops_per_step=1),
-        "full": Settings(steps=0, warm_start=True, crops_per_step=1),
-    },
     "08": {
-        "fast": Settings(steps=20, warm_start=True, crops_per_step=2),
-        "laptop": Settings(steps=400, warm_start=True, crops_per_step=4),
-        "full": Settings(steps=20_000, warm_start=False, crops_per_step=16),
+        "fast": Settings(
+            every=8,
+            warm_start="l1",
+            report_every=8,
+            recipe={"steps": 40, "batch": 4, "bank": 32, "learning_rate": 2e-4, "warmup": 5},
+        ),
+        "laptop": Settings(
+            report_every=100, recipe={"steps": 1500, "learning_rate": 5e-4, "reuse": 4, "warmup": 100}
+        ),
+        "full": Settings(
+            report_every=500,
+            recipe={
+                "steps": 30_000,
+                "batch": 32,
+                "bank": 1024,
+                "learning_rate": 5e-4,
+                "warmup": 500,
+                "average": 0.999,
+                "precision": "bf16-mixed",
+            },
+        ),
     },
 }
 """Chapter, then mode, then the values."""
@@ -45,8 +62,8 @@ def parameters(chapter: str, mode: str) -> Settings:
     `chapter` is its two digits, `mode` is `fast`, `laptop` or `full`. Raises `ValueError` for
     a chapter or a mode that does not exist, and names those that do.
 
-    >>> parameters("08", "fast").steps < parameters("08", "laptop").steps
-    True
+    >>> parameters("08", "fast").warm_start
+    'l1'
     """
     if chapter not in SETTINGS:
         raise ValueError(f"no settings for chapter {chapter!r}; there are {', '.join(SETTINGS)}")

@@ -21,6 +21,9 @@ from alden_lite.hounsfield import AIR_HU, denormalise, normalise
 
 __all__ = ["denoise", "load_generator"]
 
+PADDING_HU = -1500.0
+"""Below this is padding outside the field of view (-2000, -2048, -3024); noisy air stays well above."""
+
 Hu = TypeVar("Hu", np.ndarray, torch.Tensor)
 
 
@@ -56,7 +59,8 @@ def denoise(hu: Hu, generator: str | nn.Module = "alden", *, progress: bool = Tr
         progress: show a progress bar for volumes.
 
     Returns:
-        Same shape and kind, float32, in HU. Padding below -1024 HU stays as it came.
+        Same shape and kind, float32, in HU. Padding (below -1500 HU) stays as it came; the rest is
+        read as -1024 HU at least, as a scanner stores it.
 
     Raises:
         ValueError: if the array is not 2-D or 3-D, is empty, or holds NaN or infinity.
@@ -80,7 +84,7 @@ def denoise(hu: Hu, generator: str | nn.Module = "alden", *, progress: bool = Tr
 def _one(hu: torch.Tensor, network: nn.Module) -> torch.Tensor:
     u = normalise(hu.clamp(min=AIR_HU))[None, None]  # (1, 1, Y, X)
     answer = denormalise(network(u.contiguous(memory_format=torch.channels_last)))[0, 0]
-    return torch.where(hu < AIR_HU, hu, answer)
+    return torch.where(hu < PADDING_HU, hu, answer)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,76 @@
+# One word for each thing one does here; `make` alone lists them. Each makes .venv first if it is missing, or if
+# pyproject.toml or constraints.txt changed, and fetches the assets once. After that nothing here needs a network.
+
+# The first Python at hand that is 3.11, 3.12 or 3.13. Another one: make PYTHON=/path/to/python3.12 test
+RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for name in python3.12 python3.13 python3.11 python3; do \
+	"$$name" -c '$(RIGHT)' 2>/dev/null && echo "$$name" && break; done)
+# Tests at a time, each with one thread.
+JOBS ?= 2
+# Folder of the development patients, for `make weights`: data_scripts/development_patients.py fills it.
+VOLUMES ?= runs/development_patients
+
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+# The shipped generators learn from the sample patient's training slabs and two more patients; the chest is held out.
+LEARN := "$(VOLUMES)/abdomen_CRLM-CT-1006_ge.nii.gz" "$(VOLUMES)/abdopelvis_TCGA-09-2043_toshiba.nii.gz"
+TRAIN := $(PY) -m alden_lite train --protocol wide --volumes $(LEARN)
+
+# Both begin where the base run ended and go equally far.
+FURTHER := warm_start=runs/weights/base.safetensors steps=1200 learning_rate=2e-4 warmup=20 reuse=4 \
+	average=0.995 precision=bf16-mixed
+
+# Without compiled files every start of torch takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DELETE_ON_ERROR:
+.PHONY: help course lab test assets weights bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+course: .assets-ok ## execute every notebook, offline, into runs/course
+	$(PY) -m alden_lite course --out runs/course
+
+lab: .assets-ok ## open the notebooks in JupyterLab
+	$(PY) -m jupyter lab notebooks
+
+test: .assets-ok ## style, types and tests
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m mypy data_scripts
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --durations=10
+
+assets: $(INSTALLED) ## fetch the sample CT and the network weights, or verify them
+	$(PY) -m alden_lite assets
+	@touch .assets-ok
+
+weights: .assets-ok ## train the shipped generators again; VOLUMES=folder of the development patients
+	@for file in $(LEARN); do test -f "$$file" || { echo "there is no $$file. Fetch the patients:" \
+		"$(PY) data_scripts/development_patients.py --out '$(VOLUMES)'" >&2; exit 1; }; done
+	$(TRAIN) --out runs/weights/base --export runs/weights/base.safetensors \
+		--set steps=24000 adversarial_weight=0 contrastive_weight=0 learning_rate=8e-4 'betas=[0.9,0.999]' \
+		warmup=300 reuse=1 average=0.999 clip=0.02 precision=bf16-mixed
+	$(TRAIN) --out runs/weights/l1 --export runs/weights/l1.safetensors \
+		--set $(FURTHER) adversarial_weight=0 contrastive_weight=0
+	$(TRAIN) --out runs/weights/alden --export runs/weights/alden.safetensors \
+		--set $(FURTHER) adversarial_weight=0.01 contrastive_weight=0.01
+
+bench: .assets-ok ## the tables of benchmarks/
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script"; done
+
+.assets-ok: alden_lite/assets.py alden_lite/_convert.py $(INSTALLED)
+	$(PY) -m alden_lite assets
+	@touch $@
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PY) -c '$(RIGHT)' 2>/dev/null || { \
+		python="$(PYTHON)"; \
+		"$$python" -c '$(RIGHT)' 2>/dev/null || { \
+			echo "Python 3.11, 3.12 or 3.13 is needed; tried $${python:-python3.12 python3.13 python3.11 python3}." \
+				"Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+		echo "making .venv with $$("$$python" --version); torch and the rest take up to 6 GB"; \
+		"$$python" -m venv --clear .venv || { rm -rf .venv; exit 1; }; }
+	$(PY) -m pip install --compile -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,119 @@
+"""The public entrance: a slice or a volume in HU, in and out."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+import alden_lite
+from alden_lite.checkpoint import CheckpointError, read_card, weights_path, write_weights
+from alden_lite.data import load_sample, make_pairs, split_slices
+from alden_lite.denoising import denoise, load_generator, main
+from alden_lite.generator import UNet
+from alden_lite.metrics import psnr_db
+
+SHIPPED = ("alden", "l1")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_generator_denoises_a_slice_it_never_saw(name: str, tmp_path: Path) -> None:
+    pairs = make_pairs(load_sample(), split_slices("test")[5:6], cache=tmp_path, progress=False)
+    low, normal = (torch.from_numpy(hu[0].astype(np.float32)) for hu in (pairs.low, pairs.normal))
+    gain = psnr_db(alden_lite.denoise(low, name), normal) - psnr_db(low, normal)
+    assert gain > 3  # dB
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_generator_says_how_it_was_made(name: str) -> None:
+    card = read_card(weights_path(name))
+    assert card["recipe"]["generator"] == "unet"
+    assert "LIDC-IDRI-0001 training slabs" in card["data"]["volumes"]
+    assert "clinical" in card["notice"]
+    assert weights_path(name).stat().st_size < 4e6
+
+
+def test_both_shipped_generators_have_one_size_and_as_many_steps() -> None:
+    cards = {name: read_card(weights_path(name)) for name in SHIPPED}
+    assert cards["alden"]["steps"] == cards["l1"]["steps"]
+    assert cards["alden"]["recipe"]["warm_start"] == cards["l1"]["recipe"]["warm_start"]
+    sizes = {sum(p.numel() for p in load_generator(name).parameters()) for name in SHIPPED}
+    assert len(sizes) == 1
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    """Halves every HU: easy to follow through the entrance."""
+
+    class Half(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, u: torch.Tensor) -> torch.Tensor:
+            return u * self.factor
+
+    return Half()
+
+
+def test_what_goes_in_comes_out_in_kind_and_shape(network: torch.nn.Module) -> None:
+    slice_hu = np.arange(-60, 60, dtype=np.int16).reshape(10, 12)
+    out = denoise(slice_hu, network)
+    assert isinstance(out, np.ndarray)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, slice_hu / 2, atol=1e-4)
+    volume = torch.from_numpy(np.stack([slice_hu, 2 * slice_hu, slice_hu]))
+    quiet = denoise(volume, network, progress=False)
+    assert torch.is_tensor(quiet)
+    assert quiet.shape == volume.shape
+    torch.testing.assert_close(quiet, volume / 2, atol=1e-4, rtol=0, check_dtype=False)
+
+
+def test_a_volume_is_its_slices(network: torch.nn.Module) -> None:
+    volume = np.random.default_rng(0).normal(0, 50, (3, 17, 23))
+    whole = denoise(volume, "l1", progress=False)
+    np.testing.assert_array_equal(whole[1], denoise(volume[1], "l1"))
+
+
+def test_padding_outside_the_field_of_view_stays_as_it_came(network: torch.nn.Module) -> None:
+    hu = np.full((8, 8), -2048.0)
+    hu[2:6, 2:6] = -1000
+    out = denoise(hu, network)
+    assert (out[0] == -2048).all()
+    np.testing.assert_allclose(out[2:6, 2:6], -500)
+
+
+def test_bad_input_is_refused(network: torch.nn.Module) -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        denoise(np.full((8, 8), np.nan), network)
+    for shape in ((8,), (1, 1, 8, 8), (0, 8, 8)):
+        with pytest.raises(ValueError, match="expected a slice"):
+            denoise(np.zeros(shape), network)
+    with pytest.raises(CheckpointError, match="choose from"):
+        denoise(np.zeros((8, 8)), "alden3")
+
+
+def test_a_weight_file_without_a_card_is_refused(tmp_path: Path) -> None:
+    file = write_weights(tmp_path / "bare.safetensors", UNet(), {})
+    with pytest.raises(CheckpointError, match="no card"):
+        load_generator(str(file))
+
+
+def test_the_command_denoises_a_nifti_file_and_overwrites_nothing(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).normal(40, 30, (32, 40, 2)).astype(np.int16)
+    affine = np.diag([0.8, 0.7, 3.0, 1.0])
+    source, target = tmp_path / "ct.nii.gz", tmp_path / "quiet.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), source)
+    assert main([str(source), str(target), "--generator", "l1"]) == 0
+    result = nibabel.load(target)
+    np.testing.assert_array_equal(result.affine, affine)
+    quiet = np.asanyarray(result.dataobj)
+    assert quiet.shape == voxels.shape
+    assert quiet.std() < voxels.std()
+    assert b"not for clinical use" in bytes(result.header["descrip"])
+    before = target.read_bytes()
+    with pytest.raises(SystemExit, match="exists already"):
+        main([str(source), str(target)])
+    assert target.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ct.nii.gz", "quiet.nii.gz"]

@@ -1,0 +1,360 @@
+"""Figures: what they promise about windows, units and limits, and that everybody can read them."""
+
+import html.parser
+import io
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import nbconvert
+import nbformat
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alden_lite import hounsfield, plots
+from alden_lite.hounsfield import Window
+
+
+def ct(seed=0, shape=(24, 32)):
+    """Whole HU from air to bone."""
+    return torch.randint(-1024, 1500, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+def three():
+    return {"low dose": ct(0), "denoised": ct(1), "normal dose": ct(2)}
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(mpl.text.Text)]
+
+
+# CT panels
+
+
+def test_panels_share_one_window_and_the_figure_names_it():
+    figure = plots.ct_panels(three(), window=Window(40, 400))
+    limits = [axis.images[0].get_clim() for axis in figure.axes]
+    assert limits == [(-160, 240)] * 3
+    assert [axis.get_title() for axis in figure.axes] == ["low dose", "denoised", "normal dose"]
+    assert figure.get_supxlabel().startswith("window L 40 W 400 HU: black from -160 HU")
+
+
+def test_a_panel_holds_the_hu_it_was_given():
+    figure = plots.ct_panels({"slice": ct()}, window="lung")
+    assert np.array_equal(figure.axes[0].images[0].get_array(), ct())
+    assert figure.axes[0].images[0].get_clim() == (-1350, 150)
+
+
+def test_a_zoom_shows_that_part_with_its_pixels_as_they_are():
+    figure = plots.ct_panels({"slice": ct()}, zoom=(2, 12, 5, 25))
+    picture = figure.axes[0].images[0]
+    assert np.array_equal(picture.get_array(), ct()[2:12, 5:25])
+    assert picture.get_interpolation() == "nearest"
+
+
+def test_a_caption_stands_below_its_own_panel():
+    figure = plots.ct_panels(three(), captions={"denoised": "RMSE 9.5 HU"})
+    assert [axis.get_xlabel() for axis in figure.axes] == ["", "RMSE 9.5 HU", ""]
+
+
+@pytest.mark.parametrize(("spacing_mm", "length_mm"), [(2.0, 20), (0.7, 5), (0.1, 1)])
+def test_the_scale_bar_is_as_long_as_it_says(spacing_mm, length_mm):
+    figure = plots.ct_panels(three(), spacing_mm=spacing_mm)
+    (bar,) = figure.axes[0].lines
+    start, end = bar.get_xdata()
+    assert (end - start) * spacing_mm == pytest.approx(length_mm)
+    assert f"{length_mm} mm" in texts(figure)
+
+
+def test_the_strip_shows_one_slice_in_every_window_and_names_each():
+    figure = plots.window_strip(ct(), ("abdomen", "bone"))
+    assert [axis.images[0].get_clim() for axis in figure.axes] == [(-150, 250), (-500, 1300)]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["L 50 W 400 HU", "L 400 W 1800 HU"]
+
+
+# Before and after
+
+
+def test_the_difference_is_denoised_minus_normal_within_symmetric_limits():
+    figure = plots.before_after(*three().values(), difference_hu=40)
+    low, denoised, normal, difference = figure.axes[:4]
+    assert {axis.images[0].get_clim() for axis in (low, denoised, normal)} == {(-150, 250)}
+    assert np.array_equal(difference.images[0].get_array(), ct(1) - ct(2))
+    assert difference.images[0].get_clim() == (-40, 40)
+    assert difference.get_title() == "denoised − normal dose"
+    assert {"−40", "0", "40 HU", "window L 50 W 400 HU: black from -150 HU down, white from 250 HU up"} <= {
+        *texts(figure)
+    }
+
+
+def test_the_denoised_panels_can_carry_the_networks_name():
+    figure = plots.before_after(*three().values(), name="L1")
+    assert [axis.get_title() for axis in figure.axes[:4]] == [
+        "low dose",
+        "L1",
+        "normal dose",
+        "L1 − normal dose",
+    ]
+    with pytest.raises(ValueError, match="'low dose' is another panel's title"):
+        plots.before_after(*three().values(), name="low dose")
+
+
+def test_below_and_above_zero_differ_in_blue_against_red_not_only_in_green():
+    low, high = (mpl.colormaps[plots.DIVERGING](end)[:3] for end in (0.15, 0.85))
+    assert low[0] > low[2] + 0.3 and high[2] > high[0] + 0.1  # orange and violet
+
+
+# Losses and features
+
+
+def log():
+    return [
+        {"step": 50, "seconds": 1.5, "pixel": 0.02, "adversarial": 0.7},
+        {"step": 100, "seconds": 3.0, "pixel": 0.01, "adversarial": 0.9},
+    ]
+
+
+def test_every_loss_has_its_own_picture_over_steps_and_pixels_are_in_hu():
+    figure = plots.losses(log())
+    assert [axis.get_title() for axis in figure.axes] == ["pixel (HU)", "adversarial"]
+    steps, values = figure.axes[0].lines[0].get_data()
+    assert [*steps] == [50, 100]
+    assert [*values] == pytest.approx([20.48, 10.24])  # 1024 HU a unit
+    assert len({axis.lines[0].get_color() for axis in figure.axes}) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ([], "no losses"),
+        ([{"step": 1, "seconds": 2.0}], "no losses"),
+        ([log()[0], {"step": 2, "seconds": 1.0, "pixel": 0.1}], "not every line of the log has step"),
+    ],
+)
+def test_a_log_that_cannot_be_drawn_is_refused(lines, text):
+    with pytest.raises(ValueError, match=text):
+        plots.losses(lines)
+
+
+def test_three_kinds_of_places_get_three_colours():
+    kinds = torch.eye(3)[torch.tensor([[0, 0, 1], [1, 2, 2]])].permute(2, 0, 1)  # (3, 2, 3)
+    figure = plots.feature_colours([10 * kinds[None]], ["block 4"])
+    colours = np.asarray(figure.axes[0].images[0].get_array()).round(6)  # (2, 3, 3)
+    assert colours[0, 0].tolist() == colours[0, 1].tolist()
+    assert colours[1, 1].tolist() == colours[1, 2].tolist()
+    assert len({tuple(colour) for colour in colours.reshape(-1, 3)}) == 3
+    assert figure.axes[0].get_title() == "block 4"
+
+
+def test_the_images_of_a_batch_share_their_colours():
+    one = torch.randn(1, 8, 5, 6, generator=torch.Generator().manual_seed(0))
+    figure = plots.feature_colours([torch.cat([one, one])], ["block 8"])
+    first, second = (np.asarray(axis.images[0].get_array()) for axis in figure.axes)
+    assert np.array_equal(first, second)
+    assert first.shape == (5, 6, 3) and first.min() == 0 and first.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("maps", "titles"),
+    [
+        ([], []),
+        ([torch.zeros(1, 4, 2, 2)], ["a", "b"]),
+        ([torch.zeros(1, 4, 2, 2), torch.zeros(2, 4, 2, 2)], ["a", "b"]),
+        ([torch.zeros(4, 2, 2)], ["a"]),
+        ([torch.zeros(1, 2, 2, 2)], ["a"]),
+        ([torch.full((1, 4, 2, 2), torch.nan)], ["a"]),
+    ],
+)
+def test_maps_that_have_no_colours_are_refused(maps, titles):
+    with pytest.raises(ValueError, match=r"every tap needs a title|feature maps are finite"):
+        plots.feature_colours(maps, titles)
+
+
+# The slider
+
+
+def parts(box):
+    level, width, words, titles, picture = box.children
+    return level, width, words, [label.value for label in titles.children], picture
+
+
+def pixels(picture):
+    return np.asarray(Image.open(io.BytesIO(picture.value)))
+
+
+def grey(hu, level, width):
+    return np.round(255 * hounsfield.window(hu.numpy(), level, width)).astype(np.uint8)
+
+
+def test_the_slider_shows_the_pixels_of_the_window_exactly():
+    level, width, words, titles, picture = parts(plots.window_slider(three()))
+    assert titles == ["low dose", "denoised", "normal dose"]
+    for new_level, new_width in [(40, 400), (-600, 1500), (-600, 85)]:
+        level.value, width.value = new_level, new_width
+        expected = np.hstack([grey(hu, new_level, new_width) for hu in three().values()])
+        assert np.array_equal(pixels(picture), expected)
+        assert words.value == f"L {new_level} W {new_width} HU"
+
+
+def test_the_sliders_say_what_they_are_and_move_by_key():
+    level, width, *_ = parts(plots.window_slider({"slice": ct()}))
+    assert (level.description, width.description) == ("level (HU)", "width (HU)")
+    assert width.min > 0 and level.readout and width.readout
+
+
+def test_the_sliders_bar_lies_below_the_slices_and_is_5_cm_long():
+    *_, picture = parts(plots.window_slider({"slice": ct()}, spacing_mm=2.5))
+    assert np.array_equal(pixels(picture)[:24], grey(ct(), 40, 400))
+    assert (pixels(picture)[24:] == 255).sum(1).max() * 2.5 == 50
+
+
+# What is refused, by all of them
+
+
+BROKEN = {
+    "takes 1 to": {},
+    "slices .Y, X. of one shape": {"a": ct(), "b": ct(shape=(24, 31))},
+    r"got .'a': .1, 24, 32": {"a": ct()[None]},
+    "NaN or infinite HU: b": {"a": ct(), "b": torch.full((24, 32), torch.nan)},
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("draw", [plots.ct_panels, plots.window_slider])
+def test_broken_panels_are_refused(draw, text):
+    with pytest.raises(ValueError, match=text):
+        draw(BROKEN[text])
+
+
+def test_too_many_panels_are_refused():
+    five = {str(number): ct() for number in range(5)}
+    with pytest.raises(ValueError, match="1 to 4 panels, got 5"):
+        plots.ct_panels(five)
+    with pytest.raises(ValueError, match="1 to 4 panels, got 5"):
+        plots.window_strip(ct(), ("abdomen", "lung", "bone", "liver", "brain"))
+    with pytest.raises(ValueError, match="1 to 3 panels, got 4"):
+        plots.window_slider({name: five[name] for name in "0123"})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"window": "stomach"}, "no window named 'stomach'; there are evaluation"),
+        ({"zoom": (0, 30, 0, 10)}, "not inside a slice of 24 x 32"),
+        ({"zoom": (5, 5, 0, 10)}, "not inside"),
+        ({"captions": {"c": "?"}}, "captions for panels that are not there: .'c'"),
+    ],
+)
+def test_an_option_that_fits_no_panel_is_refused(options, text):
+    with pytest.raises(ValueError, match=text):
+        plots.ct_panels(three(), **options)
+
+
+def test_a_difference_without_limits_is_refused():
+    with pytest.raises(ValueError, match="difference_hu must be above 0, got 0"):
+        plots.before_after(*three().values(), difference_hu=0)
+
+
+# Alt text
+
+
+class Images(html.parser.HTMLParser):
+    """Collects the attributes of every image in a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.found.append(dict(attrs))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed, as in a notebook."""
+    bundles = []
+    monkeypatch.setattr("IPython.get_ipython", SimpleNamespace)
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+TEXT = 'Noise at a "quarter": 30 HU <b>& more</b>'
+
+
+def test_a_shown_figure_carries_its_alt_text_into_an_exported_page(shown):
+    plots.alt(plots.ct_panels({"slice": ct()}), TEXT)
+    notebook = nbformat.v4.new_notebook()
+    cell = nbformat.v4.new_code_cell("plots.alt(figure, text)", execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("display_data", data=shown[0])]
+    notebook.cells = [cell]
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    (image,) = Images(page).found
+    assert image["alt"] == TEXT
+    assert image["src"].startswith("data:image/png;base64,iVBOR")
+    assert shown[0]["text/plain"] == TEXT
+
+
+def test_only_figures_with_colours_take_up_colours():
+    for figure, mode in [
+        (plots.ct_panels({"slice": ct()}), "L"),
+        (plots.before_after(*three().values()), "RGB"),
+    ]:
+        assert Image.open(io.BytesIO(plots._png(figure))).mode == mode
+
+
+def test_a_shown_figure_is_closed():
+    import matplotlib.pyplot as plt
+
+    figure, _ = plt.subplots()
+    plots.alt(figure, "an empty picture")
+    assert not plt.fignum_exists(figure.number)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_a_figure_without_alt_text_is_refused(text):
+    with pytest.raises(ValueError, match="alt text is empty"):
+        plots.alt(plots.ct_panels({"slice": ct()}), text)
+
+
+def test_outside_a_notebook_the_alt_text_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    plots.alt(plots.ct_panels({"slice": ct()}), "one slice")
+    assert capsys.readouterr().out == "one slice\n"
+
+
+def test_the_learners_own_plot_settings_stay():
+    with mpl.rc_context({"font.size": 7, "image.cmap": "hot"}):
+        plots.losses(log())
+        assert (mpl.rcParams["font.size"], mpl.rcParams["image.cmap"]) == (7, "hot")
+
+
+def test_the_split_is_drawn_where_its_slices_are():
+    figure = plots.split_bar({"train": [(0, 10), (20, 30)], "test": [(14, 16)]}, 30)
+    bars = figure.axes[0].collections
+    assert [len(bar.get_paths()) for bar in bars] == [2, 1]
+    assert bars[1].get_paths()[0].get_extents().intervalx.tolist() == [14, 16]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["train", "test"]
+    with pytest.raises(ValueError, match="outside a volume"):
+        plots.split_bar({"train": [(0, 31)]}, 30)
+
+
+def test_a_live_picture_is_shown_once_and_then_replaced(monkeypatch):
+    calls = []
+
+    class Handle:
+        def update(self, data, raw):
+            calls.append(("replaced", data["text/plain"], raw))
+
+    def display(data, raw, display_id):
+        calls.append(("shown", data["text/plain"], display_id))
+        return Handle()
+
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", display)
+    live = plots.Live()
+    for step in (1, 2):
+        live.show(plots.losses([{"step": 1, "pixel": 0.1}]), f"step {step}")
+    assert calls == [("shown", "step 1", True), ("replaced", "step 2", True)]
