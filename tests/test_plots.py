@@ -277,7 +277,7 @@ def shown(monkeypatch):
     """What is displayed, as in a notebook."""
     bundles = []
     monkeypatch.setattr("IPython.get_ipython", SimpleNamespace)
-    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw, display_id: bundles.append(bundle))
     return bundles
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 import numpy as np
 import torch
 from alden_lite.data import Pairs
@@ -19,9 +20,8 @@ rng = np.random.default_rng(0)
 normal = rng.normal(40, 40, (2, 96, 96)).astype(np.int16)
 low = normal + rng.normal(0, 30, normal.shape).astype(np.int16)
 pairs = Pairs(low, normal, np.ones(2), np.arange(2))
-recipe = Recipe(
-    steps=3, batch=4, crop=56, bank=8, warmup=0, learning_rate=1e-3, devices=int(sys.argv[2]), accelerator="cpu"
-)
+recipe = Recipe(steps=3, batch=4, crop=56, bank=8, warmup=0, learning_rate=1e-3)
+recipe = replace(recipe, devices=int(sys.argv[2]), accelerator="cpu")
 training = Training(recipe, pairs, sys.argv[1])
 for report in training.run(report_every=3, progress=False):
     pass
