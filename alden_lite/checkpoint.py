@@ -27,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "file_sha256",
     "flat_state",
+    "has_checkpoints",
     "load_weights",
     "provenance",
     "read_card",
@@ -114,7 +115,7 @@ def write_checkpoint(
     The newest `keep` checkpoints stay.
     """
     final = folder / f"step_{step:06d}"
-    if final.exists():
+    if final.exists():  # of this very run: another one is refused its folder
         return final
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob(".step_*"):
@@ -127,6 +128,11 @@ def write_checkpoint(
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Does this folder hold a run?"""
+    return bool(_checkpoints(folder))
 
 
 def read_newest(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -200,7 +206,7 @@ def _git_revision() -> str | None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step_*"))
+    return sorted(path for path in folder.glob("step_*") if path.is_dir())
 
 
 def _under(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

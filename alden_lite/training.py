@@ -33,6 +33,7 @@ from alden_lite.bank import Batch, CropBank, purpose_seed
 from alden_lite.checkpoint import (
     CheckpointError,
     flat_state,
+    has_checkpoints,
     load_weights,
     provenance,
     read_newest,
@@ -157,7 +158,7 @@ class Training:
 
     Raises:
         ValueError: if a crop does not fit into the slices or is not a multiple of the PVM's patch.
-        CheckpointError: if the warm start is not a generator of this recipe.
+        CheckpointError: if the warm start is not a generator of this recipe, or the folder holds a run.
     """
 
     def __init__(
@@ -167,6 +168,10 @@ class Training:
 
         self.recipe, self.pairs = recipe, pairs
         self.folder = None if folder is None else Path(folder)
+        if self.folder is not None and has_checkpoints(self.folder):
+            raise CheckpointError(
+                f"there is a run in {folder} already: go on with Training.resume, or choose another folder"
+            )
         self.done = 0  # steps
         self.pairs_sha256 = pairs.sha256()
         self.fabric = Fabric(
@@ -396,8 +401,9 @@ class Training:
         if about["pairs_sha256"] != pairs.sha256():
             raise CheckpointError(f"the run in {folder} saw other pairs: give it the same data and protocol")
         recipe = replace(_recipe_from(about["recipe"]), **machine)
-        training = cls(replace(recipe, warm_start=None), pairs, folder, pvm=pvm)
+        training = cls(replace(recipe, warm_start=None), pairs, pvm=pvm)
         training.recipe = recipe  # with its warm start again, for the next checkpoint
+        training.folder = Path(folder)
         restore_state(state, training._networks(), training._optimisers())
         training.done = int(about["steps"])
         training._forget_log_after(training.done)
@@ -496,11 +502,12 @@ def main(argv: list[str] | None = None) -> int:
     recipe = _recipe_with(options.set)
     pairs = training_pairs(options.protocol, options.volumes)
     training = Training.resume(options.out, pairs) if options.resume else Training(recipe, pairs, options.out)
-    print(json.dumps(asdict(training.recipe), indent=2))
+    training.fabric.print(json.dumps(asdict(training.recipe), indent=2))
     for report in training.run(report_every=options.report_every):
-        print(
-            f"step {report.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in report.losses.items()), flush=True
-        )
+        means = ", ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+        training.fabric.print(f"step {report.step}: {means}", flush=True)
+        if training.fabric.is_global_zero:
+            _save_picture(training, options.out / f"step_{report.step:06d}.png")
     if options.export and training.fabric.is_global_zero:
         data = {
             "protocol": options.protocol,
@@ -510,14 +517,41 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _save_picture(training: Training, path: Path, *, side: int = 256) -> None:
+    """The middle of the first pair, as the generator denoises it now."""
+    from alden_lite import plots
+
+    height, width = training.pairs.low.shape[1:]
+    y, x = max(height - side, 0) // 2, max(width - side, 0) // 2
+    low, normal = (
+        torch.from_numpy(hu[0, y : y + side, x : x + side].astype("float32"))
+        for hu in (training.pairs.low, training.pairs.normal)
+    )
+    figure = plots.before_after(low, training.denoise(low[None, None])[0, 0], normal)
+    figure.savefig(path, dpi=100)
+
+
 def _recipe_with(settings: list[str]) -> Recipe:
-    """The default recipe with `name=value` changes; values are read as the default's type."""
+    """The default recipe with `name=value` changes; values are read as JSON of the default's type."""
     defaults = asdict(Recipe())
     changes: dict[str, Any] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
         if name not in defaults:
             raise SystemExit(f"unknown field {name!r}: choose from {', '.join(defaults)}")
-        is_text = isinstance(defaults[name], str) or defaults[name] is None
-        changes[name] = value if is_text else json.loads(value)
+        changes[name] = _read_value(name, value, defaults[name])
     return _recipe_from(changes)
+
+
+def _read_value(name: str, value: str, default: object) -> object:
+    if default is None or isinstance(default, str):
+        return value
+    kind = list if isinstance(default, tuple) else type(default)
+    try:
+        read = json.loads(value)
+    except json.JSONDecodeError:
+        read = None
+    if isinstance(read, kind) or (kind is float and type(read) is int):
+        return read
+    example = json.dumps(default)
+    raise SystemExit(f"{name}={value} cannot be read: {name} looks like {name}={example}")

@@ -32,7 +32,14 @@ from alden_lite.denoising import denoise
 from alden_lite.metrics import image_metrics, local_texture_hu
 from alden_lite.pvm import PVM, load_pvm
 
-COLUMNS = {"psnr_db": "PSNR dB", "ssim": "SSIM", "rmse_hu": "RMSE HU", "judge": "judge", "texture": "texture"}
+COLUMNS = {
+    "psnr_db": ("PSNR dB", "{:.2f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "rmse_hu": ("RMSE HU", "{:.2f}"),
+    "judge": ("judge", "{:.4f}"),
+    "texture": ("texture", "{:.2f}"),
+}
+"""Figures of a row: heading and how it is printed."""
 
 
 def main() -> None:
@@ -48,23 +55,22 @@ def main() -> None:
     judge = load_pvm("efficientnet_lite0")
     print("PSNR, SSIM, RMSE in [-160, 240] HU. judge: distance of unit-normalised EfficientNet-Lite0 maps.")
     print("texture: local spread in smooth soft tissue, as a share of the normal-dose slice's.\n")
-    print(f"{'data':26} {'dose':>5} {'method':8} " + " ".join(f"{name:>9}" for name in COLUMNS.values()))
+    print("| data | dose | method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |")
+    print("|---|---|---|" + "---|" * len(COLUMNS))
     figures: dict[str, float] = {}
     for name, volume, slices in _data(options.volumes, options.every):
         for dose in options.doses:
             pairs = make_pairs(volume, slices, protocol=DoseProtocol(dose=(dose, dose)), seed=1)
             for method in ["LDCT", *options.generators]:
                 row = _row(pairs, method, judge)
-                print(
-                    f"{name:26} {dose:5.2f} {method:8} " + " ".join(f"{row[c]:9.4f}" for c in COLUMNS),
-                    flush=True,
-                )
+                cells = [how.format(row[column]) for column, (_, how) in COLUMNS.items()]
+                print(f"| {name} | {dose:g} | {method} | " + " | ".join(cells) + " |", flush=True)
                 figures |= {f"{name}.{dose:g}.{method}.{column}": round(row[column], 4) for column in COLUMNS}
     print(json.dumps(figures))
 
 
 def _data(volumes: Sequence[Path], every: int) -> Iterator[tuple[str, Volume, list[int]]]:
-    yield "sample, test slabs", load_sample(), split_slices("test")[::every]
+    yield "sample-test", load_sample(), split_slices("test")[::every]
     for path in volumes:
         volume = load_nifti(path)
         yield volume.name, volume, list(range(len(volume.hu)))[::every]

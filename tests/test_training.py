@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from alden_lite import training as training_module
 from alden_lite.checkpoint import CheckpointError, flat_state, load_weights, read_card, weights_path
 from alden_lite.contrastive import semantic_contrastive_loss
 from alden_lite.data import Pairs
@@ -252,3 +253,39 @@ def test_a_folder_moved_elsewhere_still_resumes(pairs: Pairs, tmp_path: Path) ->
     run(Training(PLAIN, pairs, tmp_path / "here"), 2)
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert math.isclose(Training.resume(tmp_path / "there", pairs).done, 2)
+
+
+def test_a_new_run_does_not_touch_an_old_one(pairs: Pairs, tmp_path: Path) -> None:
+    run(Training(PLAIN, pairs, tmp_path), 2)
+    with pytest.raises(CheckpointError, match="a run in .* already"):
+        Training(PLAIN, pairs, tmp_path)
+
+
+def test_the_command_trains_resumes_and_exports(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training_module, "training_pairs", lambda protocol, volumes: pairs)
+    settings = [
+        "batch=2",
+        "bank=4",
+        "crop=56",
+        "adversarial_weight=0",
+        "contrastive_weight=0",
+        "betas=[0.9,0.99]",
+    ]
+    out, file = tmp_path / "run", tmp_path / "small.safetensors"
+    assert (
+        training_module.main(["--out", str(out), "--report-every", "2", "--set", "steps=4", *settings]) == 0
+    )
+    assert sorted(p.name for p in out.glob("*.png")) == ["step_000002.png", "step_000004.png"]
+    assert training_module.main(["--out", str(out), "--resume", "--export", str(file)]) == 0
+    assert read_card(file)["recipe"]["betas"] == [0.9, 0.99]
+    assert read_card(file)["data"]["protocol"] == "course"
+    assert "step 4: pixel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("setting", ["stepps=3", "steps=three", "steps=1.5", "betas=0.9", "anatomy=yes"])
+def test_a_setting_that_cannot_be_read_is_refused(setting: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="unknown field|cannot be read"):
+        training_module.main(["--out", str(tmp_path / "run"), "--set", setting])
+    assert not (tmp_path / "run").exists()
