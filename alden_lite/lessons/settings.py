@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Settings]] = {
             every=8,
             warm_start="l1",
             report_every=8,
-            recipe={"steps": 40, "batch": 4, "bank": 32, "learning_rate": 2e-4, "warmup": 5},
+            recipe={"steps": 48, "batch": 4, "bank": 32, "learning_rate": 5e-4, "warmup": 8},
         ),
         "laptop": Settings(
             report_every=100, recipe={"steps": 1500, "learning_rate": 5e-4, "reuse": 4, "warmup": 100}
