@@ -335,7 +335,7 @@ def made_up() -> dict:
         ("code", 'mode: str = "fast"  # how much is computed'),
         ("code", "from alden_lite import lessons\nsettings = lessons.parameters('08', mode)"),
         ("markdown", "Why. ![a line that falls](loss.png)\n\n**Predict, then run.** How low?"),
-        ("code", "%matplotlib inline\nlessons.record('steps', settings.steps)"),
+        ("code", "%matplotlib inline\nlessons.record('every', settings.every)"),
         ("markdown", "**What you should see:** a number."),
         ("code", exercise.format("08.1")),
         ("code", exercise.format("08.2")),
@@ -437,8 +437,8 @@ def test_the_made_up_notebook_runs_and_says_that_nothing_was_attempted(tmp_path)
     ids = exercise_ids(nbformat.read(path, as_version=4))
     assert ids == ["08.1", "08.2"]
     assert list(answered(run.exercises, ids)) == []
-    steps = {"value": run.records["steps"], "tolerance": 0, "why": "a setting"}
-    assert list(differences(run.records, {"steps": steps})) == []
+    every = {"value": run.records["every"], "tolerance": 0, "why": "a setting"}
+    assert list(differences(run.records, {"every": every})) == []
 
 
 @pytest.mark.parametrize(
