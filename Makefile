@@ -59,6 +59,7 @@ weights: .assets-ok ## train the shipped generators again; VOLUMES=folder of the
 		--set $(FURTHER) adversarial_weight=0 contrastive_weight=0
 	$(TRAIN) --out runs/weights/alden --export runs/weights/alden.safetensors \
 		--set $(FURTHER) adversarial_weight=0.005 contrastive_weight=0.01
+	cp runs/weights/l1.safetensors runs/weights/alden.safetensors alden_lite/weights/
 
 bench: .assets-ok ## the tables of benchmarks/
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script"; done

@@ -41,9 +41,14 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'alden_lite' has no attribute {name!r}")
-    return getattr(import_module(f"alden_lite.{_HOMES[name]}"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"alden_lite.{_HOMES[name]}"), name)
+    try:
+        return import_module(f"alden_lite.{name}")  # a room: alden_lite.scanner
+    except ModuleNotFoundError as error:
+        if error.name != f"alden_lite.{name}":
+            raise
+        raise AttributeError(f"module 'alden_lite' has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:

@@ -36,7 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch loads. Spinning threads are ten times slower once anything else runs on their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = importlib.import_module(f"alden_lite.{MODULES[command]}")
-    return int(module.main(arguments[1:]) or 0)
+    try:
+        return int(module.main(arguments[1:]) or 0)
+    except (RuntimeError, ValueError, OSError) as error:
+        # Ours say what was wrong and what to do; those of libraries need their traceback.
+        if not type(error).__module__.startswith("alden_lite") and not isinstance(
+            error, ValueError | OSError
+        ):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def doctor(argv: Sequence[str]) -> int:

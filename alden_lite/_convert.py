@@ -1,4 +1,4 @@
-"""Weight files as other projects ship them, turned into safetensors with timm's names (chapter 03).
+"""Weight files as other projects ship them, turned into safetensors with timm's names (chapter 04).
 
 Every function takes the bytes of one file and returns the bytes of one safetensors file. The same
 input gives the same bytes on every machine, so that `assets` can pin the SHA-256 of the result.

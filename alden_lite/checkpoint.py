@@ -46,14 +46,14 @@ class CheckpointError(RuntimeError):
 # Generators -----------------------------------------------------------------------------------------------
 
 
-def weights_path(name: str) -> Path:
+def weights_path(name: str | Path) -> Path:
     """The file of a shipped generator (`alden`, `l1`), or of the one at a path ending in .safetensors.
 
     Raises:
         CheckpointError: if there is no such file.
     """
     shipped = Path(__file__).parent / "weights"
-    path = Path(name) if name.endswith(".safetensors") else shipped / f"{name}.safetensors"
+    path = Path(name) if str(name).endswith(".safetensors") else shipped / f"{name}.safetensors"
     if not path.exists():
         names = sorted(p.stem for p in shipped.glob("*.safetensors"))
         raise CheckpointError(f"no generator at {path}: choose from {names}, or give a .safetensors file")
@@ -100,7 +100,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             return dict(json.loads((file.metadata() or {}).get("card", "{}")))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete safetensors file ({error})") from error
 
 
@@ -168,9 +168,16 @@ def flat_state(networks: Mapping[str, nn.Module], optimisers: Mapping[str, Any])
 def restore_state(
     state: Mapping[str, torch.Tensor], networks: Mapping[str, nn.Module], optimisers: Mapping[str, Any]
 ) -> None:
-    """Put back what `flat_state` took."""
+    """Put back what `flat_state` took.
+
+    Raises:
+        CheckpointError: if the state is of other networks.
+    """
     for name, network in networks.items():
-        network.load_state_dict(_under(name, state))
+        try:
+            network.load_state_dict(_under(name, state))
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint is of another {name}: {error}") from error
     for name, optimiser in optimisers.items():
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for key, tensor in _under(name, state).items():
@@ -197,16 +204,21 @@ def file_sha256(path: Path) -> str:
 
 
 def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    here = Path(__file__)
+    known = ["ls-files", "--error-unmatch", here.name]  # else this is some other project's repository
+    describe = ["describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        for arguments in (known, describe):
+            command = ["git", "-C", str(here.parent), *arguments]
+            found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None  # installed from a wheel, or no git: versions still tell
     return found.stdout.strip()
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step_*") if path.is_dir())
+    found = [path for path in folder.glob("step_*") if path.is_dir() and path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def _under(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

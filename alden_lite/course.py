@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CourseError", "NotebookFailedError", "Run", "cores", "main", "run", "run_all"]
 
-TIMEOUT_S = 1800
+TIMEOUTS_S = {"fast": 1800, "laptop": 7200, "full": 86_400}
+"""Longest time for one cell, by mode: a training run is one cell."""
 """Seconds a cell may take. Always set: without a limit, cells that draw widgets can hang."""
 
 TRACEBACK_LINES = 12
@@ -63,19 +64,20 @@ def run(
     out: Path,
     parameters: Mapping[str, object] | None = None,
     *,
-    timeout: int = TIMEOUT_S,
+    timeout: int | None = None,
     threads: int | None = None,
 ) -> Run:
     """Execute one notebook into the folder `out`, which is made if it is missing.
 
-    The notebook's own folder is its working directory, as in Jupyter. `timeout` is in seconds
-    a cell, `threads` the CPU threads of its libraries (all cores by default). Raises `CourseError`
+    The notebook's own folder is its working directory, as in Jupyter. `timeout` is in seconds a cell
+    (by mode if None), `threads` the CPU threads of its libraries (all cores by default). Raises `CourseError`
     if the notebook or a parameter is refused, and `NotebookFailedError` if a cell fails: the
     executed part is then kept as `NAME.failed.ipynb`.
     """
     notebook, out = Path(notebook), Path(out)
     given = assign([notebook], parameters or {})[notebook]
     _refuse_overwriting([notebook], out)
+    timeout = timeout or _timeout(parameters)
     return _execute(_Task(notebook, out, given, timeout, threads or cores()))
 
 
@@ -85,21 +87,27 @@ def run_all(
     parameters: Mapping[str, object] | None = None,
     *,
     jobs: int | None = None,
-    timeout: int = TIMEOUT_S,
+    timeout: int | None = None,
 ) -> list[Run]:
     """Execute notebooks in parallel processes with a progress bar; runs come back in their order.
 
     A failed notebook does not stop the others: its run has an `error`. `jobs` is at most two by
-    default, and together they use no more threads than there are cores. A parameter goes to those
-    notebooks that have it. Raises `CourseError`, before anything runs, if one is refused.
+    default (one in the modes `laptop` and `full`), and together they use no more threads than there
+    are cores. A parameter goes to those notebooks that have it. Raises `CourseError`, before anything
+    runs, if one is refused.
     """
     given = assign(notebooks, parameters or {})
     _refuse_overwriting(notebooks, out)
-    jobs = jobs or min(2, cores())
-    threads = max(1, cores() // jobs)
+    # A long run gets all cores, one notebook after the other.
+    jobs = jobs or (min(2, cores()) if _timeout(parameters) == TIMEOUTS_S["fast"] else 1)
+    threads, timeout = max(1, cores() // jobs), timeout or _timeout(parameters)
     tasks = [_Task(notebook, out, given[notebook], timeout, threads) for notebook in notebooks]
     runs = dict(_in_parallel(tasks, jobs))
     return [runs[task.notebook] for task in tasks]
+
+
+def _timeout(parameters: Mapping[str, object] | None) -> int:
+    return TIMEOUTS_S.get(str((parameters or {}).get("mode")), TIMEOUTS_S["fast"])
 
 
 def cores() -> int:
@@ -307,9 +315,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--timeout",
         type=_positive,
-        default=TIMEOUT_S,
         metavar="SECONDS",
-        help="longest time for one cell (default: %(default)s)",
+        help=f"longest time for one cell (default, by mode: {TIMEOUTS_S})",
     )
     parser.add_argument(
         "--notebooks", type=Path, default=Path("notebooks"), help="folder (default: %(default)s)"

@@ -13,9 +13,12 @@ import json
 import math
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +43,7 @@ __all__ = [
     "make_pairs",
     "own_noise_hu",
     "photons_matching",
+    "read_image",
     "smooth_tissue",
     "split_slices",
     "training_pairs",
@@ -178,17 +182,38 @@ def load_nifti(path: str | Path, *, labels: str | Path | None = None) -> Volume:
     return Volume(Path(path).name.split(".")[0], clipped, spacing, label_map)
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Voxels as (Z, Y, X), feet first, and spacing in mm."""
+def read_image(path: Path) -> Any:
+    """A NIfTI image, wholly read: gzip's checksum is compared, which nibabel does not.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, damaged, or no NIfTI.
+    """
     import nibabel
 
     if not path.exists():
         raise FileNotFoundError(f"no NIfTI file at {path}")
+    broken = (
+        *(EOFError, OSError, ValueError, zlib.error),
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.wrapstruct.WrapStructError,
+    )
     try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))  # x to the right, y to the front, z up
-        voxels = np.asanyarray(image.dataobj)
-    except (EOFError, OSError, ValueError, gzip.BadGzipFile, nibabel.filebasedimages.ImageFileError) as error:
+        raw = path.read_bytes()
+        image = nibabel.Nifti1Image.from_bytes(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+        image.get_fdata(dtype=np.float32, caching="unchanged")  # are all voxels there?
+    except broken as error:
         raise ValueError(f"{path} is not a complete NIfTI file ({error}): fetch or copy it again") from error
+    return image
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Voxels as (Z, Y, X), feet first, and spacing in mm."""
+    import nibabel
+
+    image: Any = nibabel.as_closest_canonical(read_image(path))  # x to the right, y to the front, z up
+    voxels = np.asanyarray(image.dataobj)
     if voxels.ndim != 3:
         raise ValueError(f"{path} has {voxels.ndim} dimensions, a CT volume has 3")
     dx, dy, dz = (float(size) for size in image.header.get_zooms()[:3])
@@ -215,28 +240,32 @@ def make_pairs(
         progress: show a progress bar.
 
     Returns:
-        Pairs, `repeats` times the chosen slices, in HU rounded to whole numbers as CT is stored.
+        Pairs, `repeats` times the chosen slices, in HU rounded to whole numbers as CT is stored
+        (but not clipped at -1024, so that noise in air keeps its mean).
 
     Raises:
-        ValueError: on slices outside the volume or slices that are not square.
+        ValueError: on slices outside the volume, not square, or without soft tissue to read their noise from.
     """
     protocol = protocol or DoseProtocol()
     depth, height, width = volume.hu.shape
     if height != width:
         raise ValueError(f"slices are {height} x {width}: the scanner takes square ones, crop or pad first")
+    if len(slices) == 0:
+        raise ValueError("no slices chosen")
     outside = [z for z in slices if not 0 <= z < depth]
     if outside:
         raise ValueError(f"slices {outside} are outside the volume's {depth}")
     folder = Path(cache) if cache is not None else assets.cache_folder() / "pairs"
     file = folder / f"{_pairs_key(volume, slices, protocol, seed)}.npz"
-    if not file.exists():
+    stored = _read_npz(file)
+    if stored is None:
         jobs = [(z, repeat) for repeat in range(protocol.repeats) for z in slices]
         bar = tqdm(jobs, desc="low-dose scans", unit="slice", disable=not progress, leave=False)
         made = [_scan(volume, z, protocol, np.random.default_rng([seed, z, repeat])) for z, repeat in bar]
         low, normal, dose = (np.stack(column) for column in zip(*made, strict=True))
-        _write_npz(file, low=low, normal=normal, dose=dose, slices=np.array([z for z, _ in jobs]))
-    with np.load(file, allow_pickle=False) as stored:
-        return Pairs(**{name: stored[name] for name in ("low", "normal", "dose", "slices")})
+        stored = Pairs(low, normal, dose, np.array([z for z, _ in jobs]))
+        _write_npz(file, low=low, normal=normal, dose=dose, slices=stored.slices)
+    return stored
 
 
 def _scan(
@@ -250,7 +279,13 @@ def _scan(
     cutoff = min(_log_uniform(rng, protocol.cutoff_per_mm), limit)
     kernel = str(rng.choice(protocol.kernels))
     scanner = Scanner.covering(size, pixel_mm, kernel=kernel, cutoff_per_mm=cutoff)
-    photons = photons_matching(hu, scanner=scanner) * _log_uniform(rng, protocol.photon_factor)
+    try:
+        matching = photons_matching(hu, scanner=scanner)
+    except ValueError as error:
+        raise ValueError(
+            f"slice {z} of {volume.name} cannot be given a dose: {error}. Leave it out"
+        ) from error
+    photons = matching * _log_uniform(rng, protocol.photon_factor)
     dose = _log_uniform(rng, protocol.dose)
     seed = int(rng.integers(2**63))
     pair = insert_noise(hu, scanner=scanner, dose=dose, photons=photons, seed=seed)
@@ -309,8 +344,10 @@ def photons_matching(hu: torch.Tensor, *, scanner: Scanner) -> float:
     """
     half = insert_noise(hu, scanner=scanner, dose=0.5, seed=0)
     tissue = smooth_tissue(hu)
-    inserted = own_noise_hu(half.low - half.normal, tissue=tissue)
-    return float(scanner.photons * (inserted / own_noise_hu(hu, tissue=tissue)) ** 2)
+    own = own_noise_hu(hu, tissue=tissue)
+    if own == 0:
+        raise ValueError("the slice has no noise of its own: scan it with `scanner.simulate_pair`")
+    return float(scanner.photons * (own_noise_hu(half.low - half.normal, tissue=tissue) / own) ** 2)
 
 
 def smooth_tissue(hu: torch.Tensor) -> torch.Tensor:
@@ -409,10 +446,22 @@ def _stored(hu: torch.Tensor) -> np.ndarray:
 
 def _pairs_key(volume: Volume, slices: Sequence[int], protocol: DoseProtocol, seed: int) -> str:
     """Name of a cache file: everything the pairs depend on, the pixels and this recipe's version included."""
-    content = hashlib.sha256(volume.hu[list(slices)].tobytes())
-    recipe = {"version": 1, "slices": list(slices), "seed": seed, "spacing": volume.spacing_mm}
-    content.update(json.dumps(recipe | asdict(protocol), sort_keys=True).encode())
+    thickest = max(protocol.average)  # neighbours count too
+    read = volume.hu[max(min(slices) - thickest, 0) : max(slices) + thickest]
+    content = hashlib.sha256(np.ascontiguousarray(read).data)
+    scanner = asdict(Scanner.covering(volume.hu.shape[1], volume.spacing_mm[1]))
+    recipe = {"version": 2, "slices": list(slices), "seed": seed, "scanner": scanner, **asdict(protocol)}
+    content.update(json.dumps(recipe, sort_keys=True).encode())
     return content.hexdigest()[:24]
+
+
+def _read_npz(file: Path) -> Pairs | None:
+    """Finished pairs, or None if there are none or the file is damaged: then they are made again."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return Pairs(**{name: stored[name] for name in ("low", "normal", "dose", "slices")})
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def _write_npz(file: Path, **arrays: np.ndarray) -> None:

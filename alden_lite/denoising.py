@@ -16,6 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from alden_lite.checkpoint import CheckpointError, load_weights, read_card, weights_path
+from alden_lite.data import read_image
 from alden_lite.generator import build_generator
 from alden_lite.hounsfield import AIR_HU, denormalise, normalise
 
@@ -27,7 +28,7 @@ PADDING_HU = -1500.0
 Hu = TypeVar("Hu", np.ndarray, torch.Tensor)
 
 
-def load_generator(name: str = "alden") -> nn.Module:
+def load_generator(name: str | Path = "alden") -> nn.Module:
     """A trained generator, frozen and in eval mode.
 
     Args:
@@ -41,16 +42,18 @@ def load_generator(name: str = "alden") -> nn.Module:
         checkpoint.CheckpointError: if there is no such file, it is damaged, or has no card.
     """
     path = weights_path(name)
-    recipe = read_card(path).get("recipe")
-    if recipe is None:
-        raise CheckpointError(f"{path} has no card that names its generator: write it with Training.export")
-    generator = build_generator(recipe["generator"])
+    try:
+        generator = build_generator(read_card(path)["recipe"]["generator"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} has no card that names its generator ({error}): write it with Training.export"
+        ) from error
     load_weights(generator, path)
     return generator.eval().requires_grad_(False)
 
 
-@torch.inference_mode()
-def denoise(hu: Hu, generator: str | nn.Module = "alden", *, progress: bool = True) -> Hu:
+@torch.no_grad()
+def denoise(hu: Hu, generator: str | Path | nn.Module = "alden", *, progress: bool = True) -> Hu:
     """Denoise CT in HU.
 
     Args:
@@ -59,32 +62,33 @@ def denoise(hu: Hu, generator: str | nn.Module = "alden", *, progress: bool = Tr
         progress: show a progress bar for volumes.
 
     Returns:
-        Same shape and kind, float32, in HU. Padding (below -1500 HU) stays as it came; the rest is
-        read as -1024 HU at least, as a scanner stores it.
+        Same shape and kind, float32, in HU. Padding (below -1500 HU) stays as it came; the network
+        reads air there.
 
     Raises:
         ValueError: if the array is not 2-D or 3-D, is empty, or holds NaN or infinity.
 
     Not for clinical use.
     """
-    values = torch.as_tensor(np.ascontiguousarray(hu) if isinstance(hu, np.ndarray) else hu).float()
+    values = hu.float() if isinstance(hu, torch.Tensor) else torch.from_numpy(np.array(hu, dtype=np.float32))
     if values.ndim not in (2, 3) or values.numel() == 0:
         raise ValueError(f"expected a slice (Y, X) or a volume (Z, Y, X), got shape {tuple(values.shape)}")
     if not torch.isfinite(values).all():
         raise ValueError("the CT holds NaN or infinite HU: replace them (air is -1000) first")
-    network = load_generator(generator) if isinstance(generator, str) else generator
+    network = load_generator(generator) if isinstance(generator, str | Path) else generator
     device = next(network.parameters()).device
     volume = values if values.ndim == 3 else values[None]
     slices = tqdm(volume, desc="denoising", unit="slice", disable=not progress or len(volume) < 2)
     done = torch.stack([_one(one.to(device), network).cpu() for one in slices])
     result = done if values.ndim == 3 else done[0]
-    return result.numpy() if isinstance(hu, np.ndarray) else result.to(hu.device)
+    return result.to(hu.device) if isinstance(hu, torch.Tensor) else result.numpy()
 
 
 def _one(hu: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    u = normalise(hu.clamp(min=AIR_HU))[None, None]  # (1, 1, Y, X)
+    padding = hu < PADDING_HU
+    u = normalise(torch.where(padding, AIR_HU, hu))[None, None]  # (1, 1, Y, X)
     answer = denormalise(network(u.contiguous(memory_format=torch.channels_last)))[0, 0]
-    return torch.where(hu < PADDING_HU, hu, answer)
+    return torch.where(padding, hu, answer)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,15 +99,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--generator", default="alden", help="alden, l1 or a .safetensors file")
     options = parser.parse_args(argv)
     if options.output.exists():
-        raise SystemExit(f"{options.output} exists already: choose another name")
+        raise ValueError(f"{options.output} exists already: choose another name")
+    if not options.output.name.endswith((".nii", ".nii.gz")) or not options.output.parent.is_dir():
+        raise ValueError(f"{options.output} must end in .nii or .nii.gz and lie in a folder that exists")
     import nibabel
 
-    image: Any = nibabel.load(options.input)
+    image: Any = read_image(options.input)
+    if image.ndim != 3 or nibabel.io_orientation(image.affine)[2, 0] != 2:
+        raise ValueError(f"{options.input} must be 3-D, with axial slices along its third axis")
     voxels = np.asanyarray(image.dataobj)  # (X, Y, Z)
-    quiet = denoise(voxels.T, options.generator).T  # the generator has seen quarter turns and mirror images
-    part = options.output.with_name(f".part-{options.output.name}")
-    result = nibabel.Nifti1Image(np.round(quiet).astype(np.int16), image.affine)
+    quiet = denoise(voxels.T, options.generator).T  # the generators have seen quarter turns and mirror images
+    limits = np.iinfo(np.int16)
+    stored = np.round(quiet).clip(limits.min, limits.max).astype(np.int16)
+    result: Any = nibabel.Nifti1Image(stored, image.affine, header=image.header, dtype=np.int16)
     result.header["descrip"] = b"alden_lite denoised; not for clinical use"
-    nibabel.save(result, part)
-    os.replace(part, options.output)
+    part = options.output.with_name(f".part-{options.output.name}")
+    try:
+        nibabel.save(result, part)
+        os.replace(part, options.output)
+    finally:
+        part.unlink(missing_ok=True)
     return 0

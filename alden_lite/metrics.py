@@ -16,7 +16,7 @@ from skimage.metrics import structural_similarity
 
 from alden_lite.hounsfield import WINDOWS, Window
 
-__all__ = ["Judge", "image_metrics", "local_texture_hu", "perceptual_distance", "psnr_db", "rmse_hu", "ssim"]
+__all__ = ["Judge", "image_metrics", "perceptual_distance", "psnr_db", "rmse_hu", "ssim"]
 
 EVALUATION = WINDOWS["evaluation"]
 Judge = Callable[[torch.Tensor], Sequence[torch.Tensor]]
@@ -99,25 +99,6 @@ def perceptual_distance(
         for x, y in zip(maps_a, maps_b, strict=True)
     ]
     return float(torch.stack(distances).mean())
-
-
-def local_texture_hu(hu: torch.Tensor, where: torch.Tensor) -> float:
-    """Texture of tissue in HU: standard deviation of what a 7 x 7 mean leaves over.
-
-    Too low is over-smoothing, too high is noise; compare with the normal-dose slice.
-
-    Args:
-        hu: (Y, X) in HU.
-        where: (Y, X) bool: the tissue, away from its edges.
-
-    Raises:
-        ValueError: if the mask is empty.
-    """
-    if not where.any():
-        raise ValueError("the mask is empty: no tissue to measure texture in")
-    padded = F.pad(hu[None, None].float(), (3, 3, 3, 3), mode="reflect")
-    rest = hu - F.avg_pool2d(padded, 7, 1)[0, 0]
-    return float(rest[where].std())
 
 
 def image_metrics(

@@ -3,8 +3,8 @@
 Projection rests on the Fourier slice theorem (Kak & Slaney, ch. 3): the 1-D Fourier transform of a
 parallel projection is a radial line through the slice's 2-D transform. `finufft` evaluates those lines;
 everything about CT is below. Rays are parallel, as after the fan-to-parallel rebinning that clinical
-reconstruction does first: ray (theta, t) is fan ray asin(t / source distance), which sets its bowtie
-and tube current. Taught in chapter 02. Lengths are mm, attenuation 1/mm, slices HU.
+reconstruction does first: the channel sets a ray's bowtie, the view its tube current. Taught in chapter
+02. Lengths are mm, attenuation 1/mm, slices HU.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ class _SliceTheorem:
                 eps=self.EPS,
                 dtype="complex64",
                 isign=-1 if kind == 2 else 1,
-                nthreads=torch.get_num_threads(),
+                nthreads=1,  # sums in one order: the same seed gives the same scan on any number of cores
             )
             plan.setpts(self.ky.ravel().astype(np.float32), self.kx.ravel().astype(np.float32))
             self.plans[kind] = plan

@@ -17,6 +17,7 @@ import argparse
 import copy
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,10 +33,12 @@ from tqdm.auto import tqdm
 from alden_lite.bank import Batch, CropBank, purpose_seed
 from alden_lite.checkpoint import (
     CheckpointError,
+    file_sha256,
     flat_state,
     has_checkpoints,
     load_weights,
     provenance,
+    read_card,
     read_newest,
     restore_state,
     weights_path,
@@ -45,11 +48,21 @@ from alden_lite.checkpoint import (
 from alden_lite.contrastive import semantic_contrastive_loss
 from alden_lite.data import PROTOCOLS, Pairs, training_pairs
 from alden_lite.discriminator import AnatomyAwareDiscriminator, discriminator_loss, generator_loss
-from alden_lite.generator import build_generator
+from alden_lite.generator import GENERATORS, build_generator
 from alden_lite.hounsfield import denormalise, normalise
 from alden_lite.pvm import PVM, load_pvm
 
 __all__ = ["Recipe", "Report", "Training", "learning_rate"]
+
+
+_CHOICES = {
+    "generator": tuple(GENERATORS),
+    "query": ("image", "semantic"),
+    "adversarial_loss": ("bce", "lsgan"),
+    "contrastive_form": ("joint", "sum"),
+}
+MACHINE = ("accelerator", "devices", "nodes", "precision")
+"""Fields of a recipe that say where it runs, not what it learns: a resumed run may change them."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +103,29 @@ class Recipe:
     betas: tuple[float, float] = (0.5, 0.999)
     warmup: int = 20  # steps
     clip: float = 0.05  # largest norm of a gradient
-    average: float = (
-        0.99  # decay of the moving average of the generator's weights; that average is the result
-    )
+    average: float = 0.99  # decay of the moving average of the generator's weights, which is the result
     seed: int = 0
     # machine
     accelerator: str = "auto"
-    devices: int = 1
+    devices: int = 1  # in each node
+    nodes: int = 1
     precision: str = "32-true"  # "bf16-mixed" is several times faster where the processor has it
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "crop", "bank", "reuse", "devices", "learning_rate", "clip"):
+        counts = ("steps", "batch", "crop", "bank", "reuse", "devices", "nodes")
+        for name in (*counts, "learning_rate", "clip", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.bank % self.batch or self.batch % self.devices:
+        if self.bank % self.batch or self.batch % (self.devices * self.nodes):
             raise ValueError(
-                f"bank={self.bank} must be a multiple of batch={self.batch}, that of devices={self.devices}"
+                f"bank={self.bank} must be a multiple of batch={self.batch}, that of all devices"
             )
+        for name in ("pixel_weight", "adversarial_weight", "contrastive_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is a decay in [0, 1), got {self.average}")
 
@@ -166,6 +185,8 @@ class Training:
     ) -> None:
         from lightning_fabric import Fabric
 
+        if recipe.crop > min(pairs.low.shape[1:]):
+            raise ValueError(f"a crop of {recipe.crop} does not fit into slices of {pairs.low.shape[1:]}")
         self.recipe, self.pairs = recipe, pairs
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None and has_checkpoints(self.folder):
@@ -177,13 +198,17 @@ class Training:
         self.fabric = Fabric(
             accelerator=recipe.accelerator,
             devices=recipe.devices,
+            num_nodes=recipe.nodes,
             precision=recipe.precision,  # type: ignore[arg-type]
         )
         self.fabric.launch()
         torch.manual_seed(recipe.seed)
         generator = build_generator(recipe.generator)
+        self.warm_start: dict[str, Any] | None = None  # where the first weights came from
         if recipe.warm_start is not None:
-            load_weights(generator, weights_path(recipe.warm_start))
+            start = weights_path(recipe.warm_start)
+            load_weights(generator, start)
+            self.warm_start = {"sha256": file_sha256(start), "card": read_card(start)}
         self.averaged = copy.deepcopy(generator).requires_grad_(False).to(self.fabric.device)
         self.pvm = _recipe_pvm(recipe, pvm)
         if self.pvm is not None:
@@ -312,7 +337,11 @@ class Training:
         return [batch.normal_maps[t].repeat(copies, 1, 1, 1) for t in self.recipe.discriminator_taps]
 
     def _clip(self, network: Any, optimiser: Any) -> None:
-        self.fabric.clip_gradients(network, optimiser, max_norm=self.recipe.clip, error_if_nonfinite=False)
+        norm = self.fabric.clip_gradients(
+            network, optimiser, max_norm=self.recipe.clip, error_if_nonfinite=False
+        )
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise FloatingPointError(f"step {self.done}: a gradient is not finite. Lower the learning rate")
 
     def _set_rates(self) -> None:
         peaks = [(self.generator_optimiser, self.recipe.learning_rate)]
@@ -339,10 +368,18 @@ class Training:
         Write `for report in training.run(): ...`. Each report is also a line of `log.jsonl`, and comes with
         a checkpoint if the run has a folder.
         """
+        if report_every < 1:
+            raise ValueError(f"report_every must be at least 1, got {report_every}")
         until = self.recipe.steps if until is None else min(until, self.recipe.steps)
         started, counted = time.perf_counter(), 0
         sums: dict[str, float] = {}
-        bar = tqdm(total=until, initial=self.done, desc="training", unit="step", disable=not progress)
+        bar = tqdm(
+            total=until,
+            initial=self.done,
+            desc="training",
+            unit="step",
+            disable=not (progress and self.fabric.is_global_zero),
+        )
         with bar:
             while self.done < until:
                 for name, value in self.step().items():
@@ -350,18 +387,24 @@ class Training:
                 counted += 1
                 bar.update()
                 if self.done % report_every == 0 or self.done == until:
-                    means = {name: total / counted for name, total in sums.items()}
+                    means = self._mean_over_processes({name: s / counted for name, s in sums.items()})
                     report = Report(self.done, means, time.perf_counter() - started)
                     bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
                     if self.folder is not None and self.fabric.is_global_zero:
-                        self.save()
                         self._log(report)
+                        self.save()
                     yield report
                     sums, counted = {}, 0
+
+    def _mean_over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=self.fabric.device)
+        together = self.fabric.all_reduce(stacked, reduce_op="mean")
+        return dict(zip(values, torch.as_tensor(together).tolist(), strict=True))
 
     def _log(self, report: Report) -> None:
         assert self.folder is not None
         line = {"step": report.step, "seconds": round(report.seconds, 3), **report.losses}
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
 
@@ -397,13 +440,17 @@ class Training:
         Raises:
             CheckpointError: if there is no checkpoint, it is damaged, or it was made from other pairs.
         """
+        if unknown := set(machine) - set(MACHINE):
+            raise ValueError(f"a resumed run keeps its recipe but for {', '.join(MACHINE)}; got {unknown}")
         state, about = read_newest(Path(folder))
         if about["pairs_sha256"] != pairs.sha256():
             raise CheckpointError(f"the run in {folder} saw other pairs: give it the same data and protocol")
         recipe = replace(_recipe_from(about["recipe"]), **machine)
         training = cls(replace(recipe, warm_start=None), pairs, pvm=pvm)
-        training.recipe = recipe  # with its warm start again, for the next checkpoint
+        training.recipe, training.warm_start = recipe, about["warm_start"]  # for the next checkpoint
         training.folder = Path(folder)
+        if json.loads(json.dumps(training._about()["pvm"])) != about["pvm"]:
+            raise CheckpointError(f"the run in {folder} had another PVM: {about['pvm']}")
         restore_state(state, training._networks(), training._optimisers())
         training.done = int(about["steps"])
         training._forget_log_after(training.done)
@@ -415,8 +462,13 @@ class Training:
 
     def _about(self) -> dict[str, Any]:
         """Where these weights come from."""
-        pvm = self.pvm and {"name": self.pvm.name, "sha256": self.pvm.weights_sha256, "taps": self.pvm.taps}
-        return {"recipe": asdict(self.recipe), "pvm": pvm, **provenance()}
+        pvm = self.pvm and {
+            "name": self.pvm.name,
+            "sha256": self.pvm.weights_sha256,
+            "taps": self.pvm.taps,
+            "windows": [str(window) for window in self.pvm.windows],
+        }
+        return {"recipe": asdict(self.recipe), "pvm": pvm, "warm_start": self.warm_start, **provenance()}
 
     def _networks(self) -> dict[str, nn.Module]:
         networks = {"generator": self.generator.module, "averaged": self.averaged}
@@ -430,9 +482,19 @@ class Training:
 
     def _forget_log_after(self, step: int) -> None:
         log = (self.folder or Path()) / "log.jsonl"
-        if log.exists():
-            kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-            log.write_text("".join(line + "\n" for line in kept))
+        if log.exists() and self.fabric.is_global_zero:
+            kept = [line for line in log.read_text().splitlines() if _step_of(line) <= step]
+            part = log.with_suffix(".part")
+            part.write_text("".join(line + "\n" for line in kept))
+            os.replace(part, log)
+
+
+def _step_of(line: str) -> float:
+    """Step of a log's line; beyond every step if the line was cut off while it was written."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _recipe_from(stored: Mapping[str, Any]) -> Recipe:
@@ -500,8 +562,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--report-every", type=int, default=200, help="steps between checkpoints")
     options = parser.parse_args(argv)
     recipe = _recipe_with(options.set)
+    changed = [setting.partition("=")[0] for setting in options.set]
+    if options.resume and (fixed := set(changed) - set(MACHINE)):
+        raise ValueError(f"a resumed run keeps its recipe: leave out --set {', '.join(sorted(fixed))}")
+    if not options.resume and has_checkpoints(options.out):
+        raise CheckpointError(
+            f"there is a run in {options.out} already: add --resume, or choose another --out"
+        )
+    if options.export and options.export.suffix != ".safetensors":
+        raise ValueError(f"--export {options.export} must end in .safetensors")
     pairs = training_pairs(options.protocol, options.volumes)
-    training = Training.resume(options.out, pairs) if options.resume else Training(recipe, pairs, options.out)
+    if options.resume:
+        machine = {name: getattr(recipe, name) for name in changed}
+        training = Training.resume(options.out, pairs, **machine)
+    else:
+        training = Training(recipe, pairs, options.out)
     training.fabric.print(json.dumps(asdict(training.recipe), indent=2))
     for report in training.run(report_every=options.report_every):
         means = ", ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
@@ -538,7 +613,7 @@ def _recipe_with(settings: list[str]) -> Recipe:
     for setting in settings:
         name, _, value = setting.partition("=")
         if name not in defaults:
-            raise SystemExit(f"unknown field {name!r}: choose from {', '.join(defaults)}")
+            raise ValueError(f"unknown field {name!r}: choose from {', '.join(defaults)}")
         changes[name] = _read_value(name, value, defaults[name])
     return _recipe_from(changes)
 
@@ -554,4 +629,4 @@ def _read_value(name: str, value: str, default: object) -> object:
     if isinstance(read, kind) or (kind is float and type(read) is int):
         return read
     example = json.dumps(default)
-    raise SystemExit(f"{name}={value} cannot be read: {name} looks like {name}={example}")
+    raise ValueError(f"{name}={value} cannot be read: {name} looks like {name}={example}")

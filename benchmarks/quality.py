@@ -25,11 +25,12 @@ from alden_lite.data import (
     load_nifti,
     load_sample,
     make_pairs,
+    own_noise_hu,
     smooth_tissue,
     split_slices,
 )
 from alden_lite.denoising import denoise
-from alden_lite.metrics import image_metrics, local_texture_hu
+from alden_lite.metrics import image_metrics
 from alden_lite.pvm import PVM, load_pvm
 
 COLUMNS = {
@@ -37,7 +38,7 @@ COLUMNS = {
     "ssim": ("SSIM", "{:.4f}"),
     "rmse_hu": ("RMSE HU", "{:.2f}"),
     "judge": ("judge", "{:.4f}"),
-    "texture": ("texture", "{:.2f}"),
+    "grain": ("grain", "{:.2f}"),
 }
 """Figures of a row: heading and how it is printed."""
 
@@ -54,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     judge = load_pvm("efficientnet_lite0")
     print("PSNR, SSIM, RMSE in [-160, 240] HU. judge: distance of unit-normalised EfficientNet-Lite0 maps.")
-    print("texture: local spread in smooth soft tissue, as a share of the normal-dose slice's.\n")
+    print("grain: noise of smooth soft tissue as a share of the normal-dose slice's.\n")
     print("| data | dose | method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |")
     print("|---|---|---|" + "---|" * len(COLUMNS))
     figures: dict[str, float] = {}
@@ -83,17 +84,17 @@ def _row(pairs: Pairs, method: str, judge: PVM) -> dict[str, float]:
     pvm = None if method == "LDCT" else (read_card(weights_path(method)).get("pvm") or {}).get("name")
     rows = [
         image_metrics(image, reference, judge=judge, training_pvm=pvm)
-        | {"texture": _texture_share(image, reference)}
+        | {"grain": _grain_share(image, reference)}
         for image, reference in zip(images, normal, strict=True)
     ]
     return {column: float(np.nanmean([row[column] for row in rows])) for column in COLUMNS}
 
 
-def _texture_share(image: torch.Tensor, reference: torch.Tensor) -> float:
+def _grain_share(image: torch.Tensor, reference: torch.Tensor) -> float:
     where = smooth_tissue(reference)
     if where.sum() < 500:  # lung apices and the like: no soft tissue to speak of
         return float("nan")
-    return local_texture_hu(image, where) / local_texture_hu(reference, where)
+    return own_noise_hu(image, tissue=where) / own_noise_hu(reference, tissue=where)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,57 @@ def test_crops_of_both_doses_show_the_same_place() -> None:
     assert torch.equal(normal - low, torch.full_like(low, 1000))
 
 
+def test_augmented_crops_are_turned_and_mirrored_in_every_way() -> None:
+    low, _ = draw_crops(ramp_pairs(), count=200, size=8, seed=0)
+    # In the ramp, a step to the right is +1 and a step down +40: eight ways to lie.
+    steps = {(int(c[0, 0, 1] - c[0, 0, 0]), int(c[0, 1, 0] - c[0, 0, 0])) for c in low}
+    assert steps == {
+        (a, b) for one, other in ((1, 40), (40, 1)) for a in (one, -one) for b in (other, -other)
+    }
+    plain, _ = draw_crops(ramp_pairs(), count=20, size=8, seed=0, augment=False)
+    assert {int(c[0, 0, 1] - c[0, 0, 0]) for c in plain} == {1}
+
+
+def test_thicker_slices_are_means_of_neighbours_and_neighbours_are_in_the_cache_key(tmp_path: Path) -> None:
+    volume = phantom_volume()
+    thick = DoseProtocol(average=(2,))
+    pairs = make_pairs(volume, [1], protocol=thick, cache=tmp_path, progress=False)
+    np.testing.assert_array_equal(pairs.normal[0], np.round(volume.hu[0:2].astype(np.float32).mean(0)))
+    changed = volume.hu.copy()
+    changed[0] += 100
+    other = Volume("changed", changed, volume.spacing_mm)
+    again = make_pairs(other, [1], protocol=thick, cache=tmp_path, progress=False)
+    assert not np.array_equal(again.normal, pairs.normal)
+
+
+def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
+    made = make_pairs(phantom_volume(), [0], cache=tmp_path, progress=False)
+    file = next(tmp_path.iterdir())
+    file.write_bytes(file.read_bytes()[:500])
+    again = make_pairs(phantom_volume(), [0], cache=tmp_path, progress=False)
+    np.testing.assert_array_equal(made.low, again.low)
+
+
+def test_pairs_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    threads, found = torch.get_num_threads(), []
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        found.append(make_pairs(phantom_volume(), [0], cache=tmp_path / str(number), progress=False).sha256())
+    torch.set_num_threads(threads)
+    assert found[0] == found[1]
+
+
+def test_more_photons_make_less_noise(tmp_path: Path) -> None:
+    few, many = (
+        make_pairs(
+            phantom_volume(), [0], protocol=DoseProtocol(photon_factor=(f, f)), cache=tmp_path, progress=False
+        )
+        for f in (1.0, 4.0)
+    )
+    noise = [(p.low.astype(float) - p.normal).std() for p in (few, many)]
+    assert 1.7 < noise[0] / noise[1] < 2.4
+
+
 def test_crops_follow_their_seed() -> None:
     one, same, other = (draw_crops(ramp_pairs(), count=3, size=16, seed=s)[0] for s in (1, 1, 2))
     assert torch.equal(one, same)
@@ -179,9 +230,13 @@ def test_broken_nifti_files_are_refused(tmp_path: Path) -> None:
     )
     cut = tmp_path / "cut.nii.gz"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    flipped = tmp_path / "flipped.nii.gz"
+    content = bytearray(whole.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    flipped.write_bytes(content)
     text = tmp_path / "text.nii.gz"
     text.write_bytes(gzip.compress(b"not a CT"))
-    for broken in (cut, text):
+    for broken in (cut, text, flipped):
         with pytest.raises(ValueError, match="not a complete NIfTI file"):
             load_nifti(broken)
     with pytest.raises(FileNotFoundError):

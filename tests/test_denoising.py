@@ -1,5 +1,6 @@
 """The public entrance: a slice or a volume in HU, in and out."""
 
+import re
 from pathlib import Path
 
 import nibabel
@@ -32,6 +33,20 @@ def test_a_shipped_generator_says_how_it_was_made(name: str) -> None:
     assert "LIDC-IDRI-0001 training slabs" in card["data"]["volumes"]
     assert "clinical" in card["notice"]
     assert weights_path(name).stat().st_size < 4e6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_makefile_makes_what_is_shipped(name: str) -> None:
+    card = read_card(weights_path(name))
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text().replace("\\\n", " ")
+    further = re.search(r"FURTHER := (.*)", makefile)[1]  # type: ignore[index]
+    own = re.search(rf"{name}\.safetensors\s+--set \$\(FURTHER\) (.*)", makefile)[1]  # type: ignore[index]
+    settings = dict(setting.split("=") for setting in f"{further} {own}".split())
+    assert {key: str(card["recipe"][key]) for key in settings} == {
+        key: str(type(card["recipe"][key])(float(v)) if v[0].isdigit() else v) for key, v in settings.items()
+    }
+    assert card["warm_start"]["card"]["steps"] == 24_000
+    assert f"steps={card['warm_start']['card']['steps']}" in makefile
 
 
 def test_both_shipped_generators_have_one_size_and_as_many_steps() -> None:
@@ -70,6 +85,31 @@ def test_what_goes_in_comes_out_in_kind_and_shape(network: torch.nn.Module) -> N
     torch.testing.assert_close(quiet, volume / 2, atol=1e-4, rtol=0, check_dtype=False)
 
 
+def test_a_result_can_be_written_to_and_learned_from(network: torch.nn.Module) -> None:
+    quiet = denoise(torch.zeros(8, 8), network)
+    quiet[0] = 5.0
+    weight = torch.ones(1, requires_grad=True)
+    (quiet * weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_big_endian_numbers_lists_and_paths_are_understood() -> None:
+    hu = np.zeros((24, 24), dtype=">i2")
+    np.testing.assert_array_equal(denoise(hu, "l1"), denoise(hu.astype(np.float32), weights_path("l1")))
+
+
+def test_sagittal_files_and_impossible_targets_are_refused_before_any_work(tmp_path: Path) -> None:
+    source = tmp_path / "sagittal.nii"
+    affine = np.array([[0, 0, 1.0, 0], [1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 8), dtype=np.int16), affine), source)
+    with pytest.raises(ValueError, match="axial slices along its third axis"):
+        main([str(source), str(tmp_path / "out.nii")])
+    for target in (tmp_path / "out", tmp_path / "nowhere" / "out.nii"):
+        with pytest.raises(ValueError, match=r"must end in .nii"):
+            main([str(source), str(target)])
+    assert [p.name for p in tmp_path.iterdir()] == ["sagittal.nii"]
+
+
 def test_a_volume_is_its_slices(network: torch.nn.Module) -> None:
     volume = np.random.default_rng(0).normal(0, 50, (3, 17, 23))
     whole = denoise(volume, "l1", progress=False)
@@ -95,9 +135,10 @@ def test_bad_input_is_refused(network: torch.nn.Module) -> None:
 
 
 def test_a_weight_file_without_a_card_is_refused(tmp_path: Path) -> None:
-    file = write_weights(tmp_path / "bare.safetensors", UNet(), {})
-    with pytest.raises(CheckpointError, match="no card"):
-        load_generator(str(file))
+    for number, card in enumerate(({}, {"recipe": {}}, {"recipe": {"generator": "vgg"}}, {"recipe": "unet"})):
+        file = write_weights(tmp_path / f"{number}.safetensors", UNet(), card)
+        with pytest.raises(CheckpointError, match="no card"):
+            load_generator(file)
 
 
 def test_the_command_denoises_a_nifti_file_and_overwrites_nothing(tmp_path: Path) -> None:
@@ -113,7 +154,7 @@ def test_the_command_denoises_a_nifti_file_and_overwrites_nothing(tmp_path: Path
     assert quiet.std() < voxels.std()
     assert b"not for clinical use" in bytes(result.header["descrip"])
     before = target.read_bytes()
-    with pytest.raises(SystemExit, match="exists already"):
+    with pytest.raises(ValueError, match="exists already"):
         main([str(source), str(target)])
     assert target.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ct.nii.gz", "quiet.nii.gz"]

@@ -474,5 +474,5 @@ def test_every_chapter_has_the_three_modes():
 def test_unknown_modes_and_chapters_are_named():
     with pytest.raises(ValueError, match="choose one of fast, laptop, full"):
         lessons.parameters("08", "quick")
-    with pytest.raises(ValueError, match="no settings for chapter .77.; there are 08"):
+    with pytest.raises(ValueError, match="no settings for chapter .77.; there are 00, 08"):
         lessons.parameters("77", "fast")

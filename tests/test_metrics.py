@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from alden_lite.hounsfield import WINDOWS
-from alden_lite.metrics import image_metrics, local_texture_hu, perceptual_distance, psnr_db, rmse_hu, ssim
+from alden_lite.metrics import image_metrics, perceptual_distance, psnr_db, rmse_hu, ssim
 from alden_lite.pvm import load_pvm
 
 
@@ -66,17 +66,6 @@ def test_the_network_that_trained_a_generator_may_not_judge_it(
     assert image_metrics(*slices, judge=judge, training_pvm="dinov2_vits14")["judge"] > 0
 
 
-def test_texture_is_the_spread_that_a_mean_leaves_over() -> None:
-    torch.manual_seed(0)
-    white = 10 * torch.randn(400, 400)
-    everywhere = torch.ones(400, 400, dtype=torch.bool)
-    # A 7 x 7 mean takes away 1/49 of white noise's variance.
-    assert local_texture_hu(white, everywhere) == pytest.approx(10 * math.sqrt(1 - 1 / 49), rel=0.01)
-    assert local_texture_hu(
-        torch.full((20, 20), 55.0), torch.ones(20, 20, dtype=torch.bool)
-    ) == pytest.approx(0, abs=1e-4)
-
-
 def test_bad_input_is_refused() -> None:
     good = torch.zeros(16, 16)
     with pytest.raises(ValueError, match="shapes differ"):
@@ -85,5 +74,3 @@ def test_bad_input_is_refused() -> None:
         psnr_db(good, torch.full((16, 16), torch.nan))
     with pytest.raises(ValueError, match="one slice"):
         ssim(torch.zeros(2, 16, 16), torch.zeros(2, 16, 16))
-    with pytest.raises(ValueError, match="mask is empty"):
-        local_texture_hu(good, torch.zeros(16, 16, dtype=torch.bool))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import softplus
 
 from alden_lite import training as training_module
 from alden_lite.checkpoint import CheckpointError, flat_state, load_weights, read_card, weights_path
@@ -86,6 +87,84 @@ def test_a_step_is_the_equations_of_the_module(pairs: Pairs, pvm: PVM) -> None:
     assert losses["adversarial"] == pytest.approx(generator_loss(torch.zeros(1)).item(), abs=0.5)
 
 
+def test_a_step_updates_d_then_g_by_the_gradients_of_the_equations(pairs: Pairs) -> None:
+    recipe = replace(
+        TINY,
+        pixel_weight=2.0,
+        adversarial_weight=0.3,
+        contrastive_weight=0.7,
+        temperature=0.2,
+        query="semantic",
+        noise_term=False,
+        contrastive_form="sum",
+        clip=1e9,
+        average=0.5,
+        warmup=4,
+    )
+    training = Training(recipe, pairs)
+    assert training.pvm is not None
+    training.discriminator.eval()  # spectral norm holds still
+    batch = training.bank.at(0)
+    start = copy.deepcopy(training.generator.module)
+    g, d = copy.deepcopy(start), copy.deepcopy(training.discriminator.module)
+    y, semantics = denormalise(batch.normal), [batch.normal_maps[t] for t in (4, 8, 12)]
+    rate = learning_rate(0, steps=6, warmup=4, peak=1e-3)
+    d_rate = learning_rate(0, steps=6, warmup=4, peak=4e-4)
+    d_optimiser = torch.optim.Adam(d.parameters(), lr=d_rate, betas=(0.5, 0.999))
+    fake = denormalise(g(batch.low))
+    d_loss = softplus(-d(y, semantics)).mean() + softplus(d(fake.detach(), semantics)).mean()
+    d_loss.backward()
+    d_optimiser.step()
+    maps = dict(zip(training.pvm.taps, training.pvm(fake), strict=True))[12]
+    scl = semantic_contrastive_loss(
+        maps, batch.normal_maps[12], batch.low_maps[12], temperature=0.2, noise_term=False, form="sum"
+    )  # a grid of 4 x 4 has fewer than M negatives: all are used, nothing is left to chance
+    pixel, adversarial = (g(batch.low) - batch.normal).abs().mean(), softplus(-d(fake, semantics)).mean()
+    gradients = torch.autograd.grad(2.0 * pixel + 0.3 * adversarial + 0.7 * scl, list(g.parameters()))
+    losses = training.step(batch)
+    expected = {"discriminator": d_loss, "pixel": pixel, "adversarial": adversarial, "contrastive": scl}
+    assert losses == pytest.approx({name: loss.item() for name, loss in expected.items()}, rel=1e-4)
+    for ours, theirs in zip(training.discriminator.module.parameters(), d.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
+    trained = list(training.generator.module.parameters())
+    for now, gradient in zip(trained, gradients, strict=True):
+        torch.testing.assert_close(now.grad, gradient, atol=1e-6, rtol=1e-2)
+    # Adam's first step is the rate times the gradient's sign; the average follows fast at first.
+    last, before = trained[-2], list(start.parameters())[-2]
+    torch.testing.assert_close((last - before).abs().max(), torch.tensor(rate), rtol=1e-2, atol=0)
+    mean = list(training.averaged.parameters())[-2]
+    torch.testing.assert_close(mean, before.lerp(last, 0.9), atol=1e-7, rtol=0)
+
+
+def test_gradients_are_clipped_and_broken_ones_stop_the_run(pairs: Pairs, tmp_path: Path) -> None:
+    training = Training(replace(PLAIN, clip=1e-3), pairs, tmp_path)
+    training.step()
+    gradients = [p.grad for p in training.generator.module.parameters() if p.grad is not None]
+    assert torch.stack([g.norm() for g in gradients]).norm().item() <= 1.01e-3
+    training.generator.module.leave[0].bias.register_hook(lambda g: g * torch.nan)  # type: ignore[index, union-attr]
+    before = {k: t.clone() for k, t in training.generator.module.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="gradient is not finite"):
+        training.step()
+    assert all(torch.equal(before[k], t) for k, t in training.generator.module.state_dict().items())
+
+
+def test_a_resumed_run_keeps_its_recipe_and_its_pvm(pairs: Pairs, pvm: PVM, tmp_path: Path) -> None:
+    run(Training(TINY, pairs, tmp_path, pvm=pvm), 2)
+    with pytest.raises(ValueError, match="keeps its recipe"):
+        Training.resume(tmp_path, pairs, pvm=pvm, learning_rate=9.0)
+    with pytest.raises(CheckpointError, match="another PVM"):
+        Training.resume(tmp_path, pairs, pvm=load_pvm("dinov2_vits14", taps=TINY.taps, windows="lung"))
+    assert Training.resume(tmp_path, pairs, pvm=pvm, precision="bf16-mixed").recipe.precision == "bf16-mixed"
+
+
+def test_a_log_line_cut_off_by_a_crash_does_not_stop_a_resume(pairs: Pairs, tmp_path: Path) -> None:
+    run(Training(PLAIN, pairs, tmp_path), 2)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "sec')
+    assert Training.resume(tmp_path, pairs).done == 2
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2]
+
+
 def test_the_pvm_never_changes_and_gradients_reach_g_through_it(pairs: Pairs, pvm: PVM) -> None:
     before = {k: t.clone() for k, t in pvm.state_dict().items()}
     only_scl = replace(
@@ -145,7 +224,9 @@ def test_a_checkpoint_says_where_it_comes_from(pairs: Pairs, pvm: PVM, tmp_path:
     folder = run(Training(TINY, pairs, tmp_path, pvm=pvm), 2).save()
     about = json.loads((folder / "recipe.json").read_text())
     assert about["recipe"]["contrastive_weight"] == TINY.contrastive_weight
-    assert about["pvm"] == {"name": "dinov2_vits14", "sha256": pvm.weights_sha256, "taps": [4, 8, 12]}
+    assert about["pvm"]["sha256"] == pvm.weights_sha256
+    assert about["pvm"]["taps"] == [4, 8, 12]
+    assert about["pvm"]["windows"] == ["L 50 W 400 HU"]
     assert about["versions"]["torch"] == torch.__version__
     assert "clinical" in about["notice"]
 
@@ -239,12 +320,19 @@ def test_impossible_recipes_are_refused(pairs: Pairs, pvm: PVM) -> None:
         Recipe(batch=3, bank=4)
     with pytest.raises(ValueError, match="steps must be above 0"):
         Recipe(steps=0)
+    for impossible in (
+        {"adversarial_loss": "wgan"},
+        {"contrastive_form": "both"},
+        {"adversarial_weight": -1.0},
+    ):
+        with pytest.raises(ValueError, match=next(iter(impossible))):
+            replace(TINY, **impossible)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="decay"):
         Recipe(average=1.0)
     with pytest.raises(ValueError, match="patch of 14"):
         Training(replace(TINY, crop=64), pairs, pvm=pvm)
-    with pytest.raises(ValueError, match="does not fit into a slice"):
-        Training(replace(PLAIN, crop=256), pairs).step()
+    with pytest.raises(ValueError, match="does not fit into slices"):
+        Training(replace(PLAIN, crop=256), pairs)
     with pytest.raises(ValueError, match="the recipe needs"):
         Training(replace(TINY, contrastive_taps=(9,)), pairs, pvm=pvm)
 
@@ -286,6 +374,6 @@ def test_the_command_trains_resumes_and_exports(
 
 @pytest.mark.parametrize("setting", ["stepps=3", "steps=three", "steps=1.5", "betas=0.9", "anatomy=yes"])
 def test_a_setting_that_cannot_be_read_is_refused(setting: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="unknown field|cannot be read"):
+    with pytest.raises(ValueError, match="unknown field|cannot be read"):
         training_module.main(["--out", str(tmp_path / "run"), "--set", setting])
     assert not (tmp_path / "run").exists()

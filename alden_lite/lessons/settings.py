@@ -29,12 +29,20 @@ class Settings:
 
 
 SETTINGS: dict[str, dict[str, Settings]] = {
+    "00": {"fast": Settings(), "laptop": Settings(), "full": Settings()},  # the same in all modes
     "08": {
         "fast": Settings(
             every=8,
             warm_start="l1",
             report_every=8,
-            recipe={"steps": 48, "batch": 4, "bank": 32, "learning_rate": 5e-4, "warmup": 8},
+            recipe={
+                "steps": 48,
+                "batch": 4,
+                "bank": 32,
+                "learning_rate": 5e-4,
+                "warmup": 8,
+                "accelerator": "cpu",
+            },
         ),
         "laptop": Settings(
             report_every=100, recipe={"steps": 1500, "learning_rate": 5e-4, "reuse": 4, "warmup": 100}
