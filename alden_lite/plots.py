@@ -246,7 +246,9 @@ def window_slider(panels: Mapping[str, Slice], *, spacing_mm: float | None = Non
     width = widgets.IntSlider(int(first.width), 10, 4000, description="width (HU)", **how)
     column = widgets.Layout(flex="1 1 0")
     titles = widgets.HBox([widgets.Label(title, layout=column) for title in slices], layout=wide)
-    picture = widgets.Image(format="png", layout=wide, tooltip=f"CT: {', '.join(slices)}")
+    picture = widgets.Image(
+        format="png", layout=wide
+    )  # no tooltip: ipywidgets 8.1 fails to draw an Image with one
     words = widgets.Label()
 
     def redraw(_: object = None) -> None:

@@ -358,3 +358,9 @@ def test_a_live_picture_is_shown_once_and_then_replaced(monkeypatch):
     for step in (1, 2):
         live.show(plots.losses([{"step": 1, "pixel": 0.1}]), f"step {step}")
     assert calls == [("shown", "step 1", True), ("replaced", "step 2", True)]
+
+
+def test_the_sliders_picture_has_no_tooltip():
+    # ipywidgets 8.1 shows "javascript error" in place of an Image that has one.
+    picture = plots.window_slider({"slice": ct()}).children[-1]
+    assert picture.tooltip is None
