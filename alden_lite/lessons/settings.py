@@ -45,7 +45,7 @@ SETTINGS: dict[str, dict[str, Settings]] = {
             },
         ),
         "laptop": Settings(
-            report_every=100, recipe={"steps": 1500, "learning_rate": 5e-4, "reuse": 4, "warmup": 100}
+            report_every=100, recipe={"steps": 900, "learning_rate": 5e-4, "reuse": 4, "warmup": 100}
         ),
         "full": Settings(
             report_every=500,
