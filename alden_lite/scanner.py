@@ -1,17 +1,23 @@
-"""A CT scanner in a page: line integrals, photon noise and filtered back-projection (FBP).
+"""A CT scanner: line integrals, photon noise and filtered back-projection (FBP).
 
 Projection rests on the Fourier slice theorem (Kak & Slaney, ch. 3): the 1-D Fourier transform of a
 parallel projection is a radial line through the slice's 2-D transform. `finufft` evaluates those lines;
 everything about CT is below. Rays are parallel, as after the fan-to-parallel rebinning that clinical
-reconstruction does first: the channel sets a ray's bowtie, the view its tube current. Taught in chapter
-02. Lengths are mm, attenuation 1/mm, slices HU.
+reconstruction does first (`fan_beam` shows it): the channel sets a ray's bowtie, the view its tube current.
+Taught in chapter 02. Lengths are mm, attenuation 1/mm, slices HU.
+
+`line_integrals`, `project`, `filter`, `back_project` and `reconstruct` are differentiable in torch; what
+draws counts or noise is not. A slice is seen on the same grid that it is drawn on, which flatters a little
+(mild inverse crime): fine for noise, not for studying resolution.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import finufft
 import numpy as np
@@ -20,7 +26,22 @@ import torch
 
 from alden_lite.hounsfield import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
 
-__all__ = ["Pair", "Scanner", "insert_noise", "simulate_pair"]
+__all__ = [
+    "KERNELS",
+    "PRESETS",
+    "USUAL_DOSE",
+    "PaddingWarning",
+    "Pair",
+    "Scanner",
+    "TruncationWarning",
+    "insert_noise",
+    "line_variance",
+    "log_transform",
+    "photons_for_sigma",
+    "simulate_pair",
+    "theory_nps",
+    "theory_sigma",
+]
 
 KERNELS = {
     "ram-lak": lambda x: np.ones_like(x),
@@ -28,6 +49,29 @@ KERNELS = {
     "hann": lambda x: 0.5 + 0.5 * np.cos(np.pi * x),
 }
 """Apodisation of the ramp by name: weight at x = frequency / cut-off, for x in [0, 1]."""
+
+PRESETS: dict[str, dict[str, float]] = {
+    "abdomen": {"photons": 1.0e6, "electronic_noise": 5.0, "cutoff_per_mm": 0.70, "field_mm": 360.0},
+    "chest": {"photons": 3.0e5, "electronic_noise": 5.0, "cutoff_per_mm": 0.70, "field_mm": 360.0},
+    "pelvis": {"photons": 1.0e6, "electronic_noise": 5.0, "cutoff_per_mm": 0.70, "field_mm": 400.0},
+    "head": {"photons": 1.0e6, "electronic_noise": 5.0, "cutoff_per_mm": 0.70, "field_mm": 250.0},
+}
+"""Acquisitions by name, for 512 x 512 slices; `field_mm` is the side of the slice. See `Scanner.preset`."""
+
+USUAL_DOSE: dict[str, float] = {"abdomen": 0.25, "chest": 0.10, "pelvis": 0.25, "head": 0.25}
+"""Low dose that goes with each preset, as a fraction: the Mayo data sets' (chest a tenth, else a quarter)."""
+
+AIR = -1000.0  # HU of no attenuation at all; real air reads close to it
+MATTER_ABOVE_HU = -300.0  # tissue, not lung, foam or blankets
+PADDING_BELOW_HU = -1500.0  # noise in air does not reach so far down: a file's filler, -2000 or -2048
+
+
+class PaddingWarning(UserWarning):
+    """A slice holds values that no matter can have, such as the -2000 around a round field of view."""
+
+
+class TruncationWarning(UserWarning):
+    """A patient reaches beyond what the slice or the detector covers: line integrals miss that part."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +82,8 @@ class Scanner:
     the slice's own; `Scanner.covering` also widens the detector until the whole slice is inside.
 
     Raises:
-        ValueError: when a length or count is not positive, the kernel is unknown, or its cut-off lies
-            above what pixels or channels can carry.
+        ValueError: when a length or count is not positive, a strength is negative, the kernel is unknown,
+            or its cut-off lies above what pixels or channels can carry.
     """
 
     matrix: int = 512  # pixels a side
@@ -57,8 +101,14 @@ class Scanner:
 
     def __post_init__(self) -> None:
         for name in ("matrix", "pixel_mm", "n_views", "n_channels", "channel_mm", "photons"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("matrix", "n_views", "n_channels"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)}")
+        for name in ("electronic_noise", "bowtie_mm", "bowtie_strength", "tube_modulation"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or above, got {getattr(self, name)}")
         if self.kernel not in KERNELS:
             raise ValueError(f"unknown kernel {self.kernel!r}: choose from {sorted(KERNELS)}")
         nyquist = 0.5 / max(self.pixel_mm, self.channel_mm)
@@ -83,6 +133,40 @@ class Scanner:
         }
         return cls(matrix=matrix, pixel_mm=pixel_mm, **(values | changes))  # type: ignore[arg-type]
 
+    @classmethod
+    def preset(
+        cls, name: str, *, matrix: int = 512, pixel_mm: float | None = None, **changes: float | str
+    ) -> Scanner:
+        """An acquisition of `PRESETS` whose detector covers the slice to its corners.
+
+        At 256 x 256 there are half the views, channels twice as wide and half the cut-off. Noise variance
+        goes with channel x cut-off^3 / (views x photons), so half the photons a ray keep the noise in HU as
+        at 512 x 512 (OURS; within 4 %). A real scanner loses no photons by wider channels and fewer views:
+        it would count four times those of 512 x 512 on each ray, and show 2.8 times less noise than this.
+
+        Args:
+            name: abdomen, chest, pelvis or head.
+            matrix: pixels a side, 512 or 256.
+            pixel_mm: size of a pixel; the preset's usual field of view when None. The cut-off is lowered to
+                what pixels and channels carry, which lowers the noise.
+            changes: any other fields.
+
+        Raises:
+            ValueError: on an unknown name, or what `Scanner` refuses.
+
+        >>> Scanner.preset("chest", matrix=256).photons
+        150000.0
+        """
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}: choose from {sorted(PRESETS)}")
+        values = dict(PRESETS[name])
+        field_mm = values.pop("field_mm")
+        pixel_mm = field_mm / matrix if pixel_mm is None else pixel_mm
+        covering = cls.covering(matrix, pixel_mm)
+        values["photons"] *= 1.0 if matrix > 256 else 0.5
+        values["cutoff_per_mm"] = min(values["cutoff_per_mm"], covering.cutoff_per_mm)
+        return cls.covering(matrix, pixel_mm, **(values | changes))
+
     @property
     def view_angles(self) -> np.ndarray:
         """Angles in radians, (n_views,), over half a turn."""
@@ -96,6 +180,10 @@ class Scanner:
     def project(self, hu: torch.Tensor) -> torch.Tensor:
         """Noise-free line integrals of a slice.
 
+        The ray of angle theta and position t runs through all points with x cos(theta) + y sin(theta) = t;
+        x grows with the column, y with the row. Linear in attenuation but for two clamps, where gradients
+        are zero: HU of air and below, and lines below 0 (the ringing of sharp edges).
+
         Args:
             hu: (N, N) in HU; values below -1000 count as air.
 
@@ -104,16 +192,44 @@ class Scanner:
 
         Raises:
             ValueError: if the slice is not N x N for this scanner or holds NaN or infinity.
+
+        Warns:
+            PaddingWarning: values below -1500 HU.
+            TruncationWarning: the patient is cut by the edge of the slice, or lies beyond the detector.
         """
-        mu_per_mm = hu_to_mu(_checked(hu, self).clamp(min=-1000.0))
-        return _slice_theorem(self).project(mu_per_mm).clamp(min=0.0)
+        return _lines_of(_checked(hu, self, whole=True), self)
+
+    def line_integrals(self, mu_per_mm: torch.Tensor) -> torch.Tensor:
+        """The linear part of `project`: attenuation (N, N) in 1/mm to lines (n_views, n_channels)."""
+        theorem = _slice_theorem(self)
+        return _Lines.apply(_finite_slice(mu_per_mm, self), theorem, theorem.seen)
+
+    def back_project(self, lines: torch.Tensor) -> torch.Tensor:
+        """Exact adjoint of `line_integrals`: <line_integrals(x), y> = <x, back_project(y)>.
+
+        Every pixel collects the rays through it, each times the length of its path (mm) in the pixel.
+        `reconstruct` collects them without the width of pixel and channel: a back-projection of its own.
+
+        Args:
+            lines: (n_views, n_channels).
+
+        Returns:
+            (N, N), in mm times the unit of `lines`.
+        """
+        theorem = _slice_theorem(self)
+        return _Smear.apply(_finite_lines(lines, self), theorem, theorem.seen) / theorem.padded
 
     def reconstruct(self, sinogram: torch.Tensor) -> torch.Tensor:
-        """Filtered back-projection: (n_views, n_channels) line integrals to an (N, N) slice in HU."""
-        return mu_to_hu(_slice_theorem(self).back_project(self.filter(sinogram)))
+        """Filtered back-projection: (n_views, n_channels) line integrals to an (N, N) slice in HU.
+
+        Affine: no attenuation at all reads -1000 HU. Not clamped.
+        """
+        return mu_to_hu(_back_projection(self.filter(_finite_lines(sinogram, self)), self))
 
     def filter(self, sinogram: torch.Tensor) -> torch.Tensor:
-        """Ramp x kernel along the channels: (n_views, n_channels) to the same, in 1/mm."""
+        """Ramp x kernel along the channels: (..., n_channels) to the same, in 1/mm."""
+        if sinogram.shape[-1] != self.n_channels:
+            raise ValueError(f"this scanner has {self.n_channels} channels, got {tuple(sinogram.shape)}")
         ramp, length = _ramp(self)
         spectrum = torch.fft.rfft(sinogram, length) * ramp
         return torch.fft.irfft(spectrum, length)[..., : self.n_channels]
@@ -135,6 +251,47 @@ class Scanner:
         current = torch.exp(self.tube_modulation * longest_path)
         return self.photons * bowtie * current / current.mean()
 
+    def expected_counts(self, sinogram: torch.Tensor, *, dose: float = 1.0) -> torch.Tensor:
+        """Photons that the detector sees on average (Beer and Lambert): dose x incident x exp(-lines).
+
+        Args:
+            sinogram: noise-free line integrals (n_views, n_channels).
+            dose: fraction of the full dose, in (0, 1].
+
+        Returns:
+            (n_views, n_channels) float64, in photons.
+        """
+        _check_dose(dose)
+        return dose * (self.incident_photons(sinogram).double() * torch.exp(-sinogram.double()))
+
+    def noise_map(self, hu: torch.Tensor, *, dose: float = 1.0) -> torch.Tensor:
+        """Standard deviation of each pixel's noise, computed instead of drawn.
+
+        A pixel is a weighted sum of independent rays, so its variance is the sum of their variances times
+        the squared weights. The weights are the spatial kernel h of `filter`, so: filter the *variance* of
+        the lines with h^2, back-project it, take the root.
+
+        Var f(x) = (pi / n_views)^2 sum_views (h^2 * Var p)(x cos(theta) + y sin(theta))
+
+        Args:
+            hu: (N, N) in HU: a noise-free slice, or a real one (its own noise hardly changes the lines).
+            dose: fraction of the full dose, in (0, 1].
+
+        Returns:
+            (N, N) in HU. Rays that count less than one photon are taken to count one.
+
+        Source: Kak & Slaney ch. 5; Wunderlich & Noo, PMB 53:2471 (2008) for fan beams.
+        """
+        sinogram = _lines_of(_checked(hu, self), self)
+        counts = self.expected_counts(sinogram, dose=dose).clamp(min=1.0)
+        variance = line_variance(counts, self.electronic_noise).float()
+        ramp, length = _ramp(self)
+        squared_kernel = torch.fft.irfft(ramp, length) ** 2
+        spectrum = torch.fft.rfft(variance, length) * torch.fft.rfft(squared_kernel)
+        filtered = torch.fft.irfft(spectrum, length)[..., : self.n_channels]
+        pixel_variance = _back_projection(filtered, self) * (math.pi / self.n_views)
+        return pixel_variance.clamp(min=0).sqrt() * (1000 / MU_WATER_PER_MM)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -151,7 +308,8 @@ def insert_noise(
     """The scan this real slice would have been at a fraction of its dose.
 
     Only noise is reconstructed and added, so the slice keeps its resolution and its own noise: the pair is
-    `nested`, as in the Mayo data sets.
+    `nested`, as in the Mayo data sets. A patient cut by the field of view is accepted without a warning: the
+    missing part of a line only makes its noise somewhat too small.
 
     Args:
         hu: (N, N) in HU, a real slice.
@@ -164,14 +322,19 @@ def insert_noise(
         Pair with `low` and `normal` (the slice itself).
 
     Raises:
-        ValueError: on a dose outside (0, 1] or a slice that does not fit the scanner.
+        ValueError: on a dose outside (0, 1], photons not above 0, or a slice that does not fit the scanner.
+
+    Warns:
+        PaddingWarning: values below -1500 HU; they count as air, and stay in the result.
 
     Source: Yu et al., JCAT 36:477 (2012), eq. 5, with electronic noise. With a = dose and L = detected
     photons at full dose, the added variance is (1-a)/(aL) * [1 + (1+a)/a * sigma_e^2/L].
     """
     _check_dose(dose)
-    slice_hu = _checked(hu, scanner)
-    sinogram = scanner.project(slice_hu)
+    if photons is not None and not 0 < photons < math.inf:
+        raise ValueError(f"photons must be above 0, got {photons}")
+    slice_hu = _checked(hu, scanner).detach()
+    sinogram = _lines_of(slice_hu, scanner)
     scale = 1.0 if photons is None else photons / scanner.photons
     detected = (scale * scanner.incident_photons(sinogram) * torch.exp(-sinogram)).clamp(min=1.0)
     electronic = scanner.electronic_noise**2 / detected
@@ -200,33 +363,122 @@ def simulate_pair(
 
     Raises:
         ValueError: on an unknown mode, a dose outside (0, 1], or a slice that does not fit the scanner.
+
+    Warns:
+        PaddingWarning, TruncationWarning: as `Scanner.project`.
     """
     _check_dose(dose)
     if mode not in ("nested", "independent"):
         raise ValueError(f"unknown mode {mode!r}: choose 'nested' or 'independent'")
     rng = np.random.default_rng(seed)
-    sinogram = scanner.project(hu)
-    incident = scanner.incident_photons(sinogram).numpy().astype(np.float64)
-    expected = incident * np.exp(-sinogram.numpy().astype(np.float64))
+    sinogram = _lines_of(_checked(hu, scanner, whole=True).detach(), scanner)
+    incident = scanner.incident_photons(sinogram).double()
+    expected = scanner.expected_counts(sinogram).numpy()
     low = rng.poisson(dose * expected)
     # A thinned Poisson count and what was left out of it are independent Poisson counts: adding them up
     # is exactly binomial thinning, many times faster.
     full = low + rng.poisson((1 - dose) * expected) if mode == "nested" else rng.poisson(expected)
-    normal_lines = _log(full, incident, scanner, rng)
-    low_lines = _log(low, dose * incident, scanner, rng)
+    full_read, low_read = (
+        torch.from_numpy(counts + rng.normal(0, scanner.electronic_noise, counts.shape))
+        for counts in (full, low)
+    )
     return Pair(
-        low=scanner.reconstruct(low_lines),
-        normal=scanner.reconstruct(normal_lines),
+        low=scanner.reconstruct(log_transform(low_read, dose * incident)),
+        normal=scanner.reconstruct(log_transform(full_read, incident)),
         clean=scanner.reconstruct(sinogram),
     )
 
 
-def _log(
-    counts: np.ndarray, incident: np.ndarray, scanner: Scanner, rng: np.random.Generator
-) -> torch.Tensor:
-    """Noisy line integrals from counts: electronic noise, floor of one photon, logarithm."""
-    detected = counts + rng.normal(0, scanner.electronic_noise, counts.shape)
-    return torch.from_numpy(np.log(incident / np.maximum(detected, 1.0)).astype(np.float32))
+def log_transform(counts: torch.Tensor, incident: torch.Tensor) -> torch.Tensor:
+    """Line integrals from what the detector read: ln(incident / max(counts, 1)).
+
+    The logarithm of a noisy count is too large on average, by about 1 / (2 counts); the floor of one photon,
+    which keeps it finite, makes it too small where next to nothing arrives.
+
+    Args:
+        counts: photons with electronic noise, any shape.
+        incident: photons before the patient at the same dose, same shape.
+
+    Returns:
+        float32, dimensionless.
+    """
+    return torch.log(incident / counts.clamp(min=1.0)).float()
+
+
+def line_variance(counts: torch.Tensor, electronic_noise: float) -> torch.Tensor:
+    """Variance of a line integral that was measured with so many photons: 1/L + sigma_e^2/L^2.
+
+    Args:
+        counts: expected photons L, any shape, above 0.
+        electronic_noise: sigma_e, in photons.
+    """
+    return 1 / counts + electronic_noise**2 / counts**2
+
+
+def theory_sigma(scanner: Scanner, variance: float) -> float:
+    """Noise in HU of a slice whose every line has the same variance (white noise through FBP).
+
+    sigma^2 = 2 pi^2 / n_views * channel * variance * f_c^3 * integral of x^2 W(x)^2 over [0, 1]
+
+    Args:
+        scanner: views, channel width, kernel W and cut-off f_c.
+        variance: of a line integral, dimensionless, at least 0.
+
+    Source: the integral of `theory_nps` over all frequencies; Kak & Slaney ch. 5.
+    """
+    x = np.linspace(0, 1, 10_001)
+    integral = np.trapezoid((x * KERNELS[scanner.kernel](x)) ** 2, x)
+    power = 2 * math.pi**2 / scanner.n_views * scanner.channel_mm * scanner.cutoff_per_mm**3 * integral
+    return math.sqrt(power * _not_negative(variance)) * 1000 / MU_WATER_PER_MM
+
+
+def theory_nps(scanner: Scanner, variance: float, frequency_per_mm: np.ndarray) -> np.ndarray:
+    """Noise power spectrum of white projection noise after FBP.
+
+    NPS(f) = pi / n_views * variance * channel * |f| W(f)^2
+
+    Args:
+        scanner: views, channel width, kernel W and cut-off.
+        variance: of a line integral, dimensionless, at least 0.
+        frequency_per_mm: distance f from frequency 0, any shape.
+
+    Returns:
+        Same shape, in HU^2 mm^2; 0 above the cut-off. Its integral over the plane is `theory_sigma` squared.
+
+    Source: Riederer, Pelc & Chesler, PMB 23:446 (1978).
+    """
+    frequency = np.abs(np.asarray(frequency_per_mm, dtype=np.float64))
+    x = frequency / scanner.cutoff_per_mm
+    window = np.where(x <= 1, KERNELS[scanner.kernel](np.minimum(x, 1)), 0)
+    power = math.pi / scanner.n_views * _not_negative(variance) * scanner.channel_mm * frequency * window**2
+    return power * (1000 / MU_WATER_PER_MM) ** 2
+
+
+def photons_for_sigma(scanner: Scanner, *, sigma_hu: float, water_mm: float = 300.0) -> float:
+    """Photons a ray at which the centre of a water cylinder has so much noise: turns `theory_sigma` round.
+
+    Args:
+        scanner: geometry, kernel, electronic noise; its own `photons` do not matter.
+        sigma_hu: wanted standard deviation in HU, above 0.
+        water_mm: diameter of the cylinder, centred, so that no view has more current than another.
+
+    Returns:
+        Unattenuated photons a ray: L exp(mu d), with L from variance = 1/L + sigma_e^2 / L^2.
+
+    Raises:
+        ValueError: if `sigma_hu` or `water_mm` is not above 0.
+    """
+    if not (0 < sigma_hu < math.inf and 0 < water_mm < math.inf):
+        raise ValueError(f"sigma_hu and water_mm must be above 0, got {sigma_hu} and {water_mm}")
+    variance = (sigma_hu / theory_sigma(scanner, 1.0)) ** 2
+    detected = (1 + math.sqrt(1 + 4 * variance * scanner.electronic_noise**2)) / (2 * variance)
+    return detected * math.exp(MU_WATER_PER_MM * water_mm)
+
+
+def _not_negative(variance: float) -> float:
+    if not 0 <= variance < math.inf:
+        raise ValueError(f"a variance is 0 or above, got {variance}")
+    return variance
 
 
 def _check_dose(dose: float) -> None:
@@ -234,20 +486,102 @@ def _check_dose(dose: float) -> None:
         raise ValueError(f"dose is a fraction of the full dose in (0, 1], got {dose}")
 
 
-def _checked(hu: torch.Tensor, scanner: Scanner) -> torch.Tensor:
-    slice_hu = torch.as_tensor(hu, dtype=torch.float32)
-    if tuple(slice_hu.shape) != (scanner.matrix, scanner.matrix):
+def _finite_slice(values: torch.Tensor, scanner: Scanner) -> torch.Tensor:
+    image = torch.as_tensor(values, dtype=torch.float32)
+    if tuple(image.shape) != (scanner.matrix, scanner.matrix):
         raise ValueError(
-            f"this scanner takes slices of {scanner.matrix} x {scanner.matrix}, got {tuple(slice_hu.shape)}: "
-            "choose Scanner.covering(matrix, pixel_mm) for your slice"
+            f"this scanner takes slices of {scanner.matrix} x {scanner.matrix}, got {tuple(image.shape)}: "
+            "choose Scanner.covering(matrix, pixel_mm) for your slice, which must be square"
         )
-    if not torch.isfinite(slice_hu).all():
+    if not torch.isfinite(image).all():
         raise ValueError("the slice holds NaN or infinite HU: replace them (air is -1000) before scanning")
+    return image
+
+
+def _finite_lines(values: torch.Tensor, scanner: Scanner) -> torch.Tensor:
+    lines = torch.as_tensor(values, dtype=torch.float32)
+    if tuple(lines.shape) != (scanner.n_views, scanner.n_channels):
+        raise ValueError(
+            f"this scanner has {scanner.n_views} views of {scanner.n_channels} channels, "
+            f"got a sinogram of {tuple(lines.shape)}"
+        )
+    if not torch.isfinite(lines).all():
+        raise ValueError("the sinogram holds NaN or infinity: were counts of 0 photons put through a log?")
+    return lines
+
+
+def _checked(hu: torch.Tensor, scanner: Scanner, *, whole: bool = False) -> torch.Tensor:
+    """A finite slice of the right size; warns the caller of the public function of padding, and where the
+    `whole` patient is needed, of one who is cut."""
+    slice_hu = _finite_slice(hu, scanner)
+    if slice_hu.min() < PADDING_BELOW_HU:
+        warnings.warn(
+            f"the slice holds values below {PADDING_BELOW_HU:g} HU, which is padding, not matter: they count "
+            "as air; clip the slice at -1024 HU first to be rid of them",
+            PaddingWarning,
+            stacklevel=3,
+        )
+    if whole and (beyond := _cut_by(slice_hu.detach().flatten(), scanner)):
+        warnings.warn(
+            f"the patient extends beyond {beyond}: line integrals lack what lies outside. Take a larger "
+            "field of view (a larger pixel_mm, and Scanner.covering for the detector)",
+            TruncationWarning,
+            stacklevel=3,
+        )
     return slice_hu
 
 
+def _lines_of(slice_hu: torch.Tensor, scanner: Scanner) -> torch.Tensor:
+    return scanner.line_integrals(hu_to_mu(slice_hu.clamp(min=AIR))).clamp(min=0.0)
+
+
+def _cut_by(values: torch.Tensor, scanner: Scanner) -> str | None:
+    """What cuts the patient, if anything: the edge of the slice, or the detector. `values` (N * N,) HU."""
+    border, outside_circle = _border(scanner.matrix, scanner.pixel_mm)
+    # Round reconstructions hold nothing outside the inscribed circle: there the circle is the edge.
+    is_round = bool((values[outside_circle] <= AIR).all())
+    along_edge = values[border[int(is_round)]].amin(0)  # (L,) lowest of the outermost 10 mm
+    patch = min(max(1, round(20 / scanner.pixel_mm)), len(along_edge))
+    around = torch.cat([along_edge, along_edge[:patch]])[None]
+    # A table that runs off the slice is a shell of a few mm around foam: it fills no patch of 20 x 10 mm.
+    if torch.nn.functional.avg_pool1d(around, patch, stride=1).max() > MATTER_ABOVE_HU:
+        return "the edge of the slice"
+    reach = scanner.n_channels * scanner.channel_mm / 2
+    unseen = values[_distance_mm(scanner.matrix, scanner.pixel_mm) > reach] > MATTER_ABOVE_HU
+    if unseen.sum().item() * scanner.pixel_mm**2 > 20 * 10:
+        return f"the detector, which reaches {reach:.0f} mm from the middle"
+    return None
+
+
+@lru_cache(maxsize=4)
+def _distance_mm(matrix: int, pixel_mm: float) -> torch.Tensor:
+    """Distance of every pixel from the isocentre, (N * N,) mm."""
+    along = (torch.arange(matrix) - (matrix - 1) / 2) * pixel_mm
+    return torch.hypot(along[:, None], along).flatten()
+
+
+@lru_cache(maxsize=4)
+def _border(matrix: int, pixel_mm: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where to look for a cut patient: flat indices (2, D, L) of the outermost D pixels (10 mm) along the
+    edge of the slice and of its inscribed circle; and (N * N,) bool, the pixels outside that circle."""
+    half = matrix / 2
+    angle = torch.arange(math.ceil(2 * math.pi * half)) / half
+    x, y = angle.cos(), angle.sin()
+    depth = torch.arange(max(1, round(10 / pixel_mm)))[:, None]
+    rings = []
+    for norm, margin in ((torch.maximum(x.abs(), y.abs()), 0.5), (torch.ones_like(x), 2.5)):
+        radius = (half - margin - depth).clamp(min=0) / norm  # 2 pixels in: a round field's rim is rough
+        row, column = ((half - 0.5 + radius * along).round().long().clamp(0, matrix - 1) for along in (y, x))
+        rings.append(row * matrix + column)
+    return torch.stack(rings), _distance_mm(matrix, pixel_mm) > (half + 2) * pixel_mm
+
+
 class _SliceTheorem:
-    """The Fourier slice theorem for one geometry: slice to line integrals, filtered lines back to a slice."""
+    """The Fourier slice theorem for one geometry: slice to line integrals, lines back to a slice.
+
+    P(f, theta) = F(f cos(theta), f sin(theta)): the 1-D transform P of a projection is the slice's 2-D
+    transform F on the radial line at the angle theta of that view.
+    """
 
     EPS = 1e-4  # relative accuracy of the non-uniform transform; single precision carries no more than 1e-6
 
@@ -267,10 +601,9 @@ class _SliceTheorem:
         # A pixel is a square and a channel has a width: both blur the projection.
         square = np.sinc(cos * frequency * s.pixel_mm) * np.sinc(sin * frequency * s.pixel_mm)
         blur = square * np.sinc(frequency * s.channel_mm) * s.pixel_mm**2 / s.channel_mm
-        self.forward_weight = torch.from_numpy((shift * blur).astype(np.complex64))
-        self.backward_weight = torch.from_numpy(
-            (shift.conj() * _both_halves(self.padded)).astype(np.complex64)
-        )
+        self.seen = torch.from_numpy((shift * blur).astype(np.complex64))  # as the detector sees it
+        self.sharp = torch.from_numpy(shift.astype(np.complex64))  # as FBP takes it back: points, no blur
+        self.both_halves = torch.from_numpy(_both_halves(self.padded))
         self.plans: dict[int, finufft.Plan] = {}
 
     def plan(self, kind: int) -> finufft.Plan:
@@ -289,21 +622,53 @@ class _SliceTheorem:
             self.plans[kind] = plan
         return self.plans[kind]
 
-    def project(self, mu_per_mm: torch.Tensor) -> torch.Tensor:
-        lines = self.plan(2).execute(mu_per_mm.numpy().astype(np.complex64))  # 2-D transform on radial lines
-        spectrum = torch.from_numpy(lines).reshape(self.kx.shape) * self.forward_weight
+    def lines(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """(N, N) to (V, C): the 2-D transform on radial lines, each line back-transformed in 1-D."""
+        radial = self.plan(2).execute(image.numpy().astype(np.complex64, order="C"))
+        spectrum = torch.from_numpy(radial).reshape(self.kx.shape) * weight
         return torch.fft.irfft(spectrum, self.padded)[..., : self.scanner.n_channels]
 
-    def back_project(self, filtered: torch.Tensor) -> torch.Tensor:
-        s = self.scanner
-        spectrum = torch.fft.rfft(filtered, self.padded) * self.backward_weight
-        slice_sum = self.plan(1).execute(spectrum.reshape(-1).numpy())
-        return torch.from_numpy(slice_sum.real.copy()) * (math.pi / (s.n_views * self.padded))
+    def smear(self, lines: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """(V, C) to (N, N): adjoint of `lines`, times `padded`. Lines are spread over their rays."""
+        spectrum = torch.fft.rfft(lines, self.padded) * (weight.conj() * self.both_halves)
+        return torch.from_numpy(self.plan(1).execute(spectrum.reshape(-1).numpy()).real.copy())
+
+
+class _Lines(torch.autograd.Function):
+    """`_SliceTheorem.lines` for autograd: the gradient of a linear map is its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, theorem: _SliceTheorem, weight: torch.Tensor) -> torch.Tensor:
+        ctx.theorem, ctx.weight = theorem, weight
+        return theorem.lines(image, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _Smear.apply(gradient, ctx.theorem, ctx.weight) / ctx.theorem.padded, None, None
+
+
+class _Smear(torch.autograd.Function):
+    """`_SliceTheorem.smear` for autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, lines: torch.Tensor, theorem: _SliceTheorem, weight: torch.Tensor) -> torch.Tensor:
+        ctx.theorem, ctx.weight = theorem, weight
+        return theorem.smear(lines, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _Lines.apply(gradient, ctx.theorem, ctx.weight) * ctx.theorem.padded, None, None
+
+
+def _back_projection(filtered: torch.Tensor, scanner: Scanner) -> torch.Tensor:
+    """FBP's: pi / n_views times the sum over views of the value at each pixel's foot, (N, N)."""
+    theorem = _slice_theorem(scanner)
+    return _Smear.apply(filtered, theorem, theorem.sharp) * (math.pi / (scanner.n_views * theorem.padded))
 
 
 def _both_halves(n: int) -> np.ndarray:
     """Weights that make a half spectrum of length n // 2 + 1 stand for the whole: its ends count once."""
-    weight = np.full(n // 2 + 1, 2.0)
+    weight = np.full(n // 2 + 1, 2.0, dtype=np.float32)
     weight[0] = weight[-1] = 1.0  # n is even
     return weight
 
