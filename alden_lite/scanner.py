@@ -1,10 +1,9 @@
 """A CT scanner: line integrals, photon noise and filtered back-projection (FBP).
 
-Projection rests on the Fourier slice theorem (Kak & Slaney, ch. 3): the 1-D Fourier transform of a
-parallel projection is a radial line through the slice's 2-D transform. `finufft` evaluates those lines;
-everything about CT is below. Rays are parallel, as after the fan-to-parallel rebinning that clinical
-reconstruction does first (`fan_beam` shows it): the channel sets a ray's bowtie, the view its tube current.
-Taught in chapter 02. Lengths are mm, attenuation 1/mm, slices HU.
+Projection and back-projection rest on the Fourier slice theorem (`slice_theorem`); everything else about CT is
+below. Rays are parallel, as after the fan-to-parallel rebinning that clinical reconstruction does first
+(`fan_beam` shows it): the channel sets a ray's bowtie, the view its tube current. Taught in chapter 02.
+Lengths are mm, attenuation 1/mm, slices HU.
 
 `line_integrals`, `project`, `filter`, `back_project` and `reconstruct` are differentiable in torch; what
 draws counts or noise is not. A slice is seen on the same grid that it is drawn on, which flatters a little
@@ -15,16 +14,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-import finufft
 import numpy as np
-import scipy.fft
 import torch
 
 from alden_lite.hounsfield import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
+from alden_lite.slice_theorem import Geometry, Lines, Smear, slice_theorem
 
 __all__ = [
     "KERNELS",
@@ -168,14 +165,19 @@ class Scanner:
         return cls.covering(matrix, pixel_mm, **(values | changes))
 
     @property
+    def geometry(self) -> Geometry:
+        """Where pixels and rays lie, without beam and kernel."""
+        return Geometry(self.matrix, self.pixel_mm, self.n_views, self.n_channels, self.channel_mm)
+
+    @property
     def view_angles(self) -> np.ndarray:
         """Angles in radians, (n_views,), over half a turn."""
-        return (np.arange(self.n_views) + 0.5) * np.pi / self.n_views
+        return self.geometry.view_angles
 
     @property
     def channel_positions_mm(self) -> np.ndarray:
         """Distance of each channel's ray from the isocentre in mm, (n_channels,)."""
-        return (np.arange(self.n_channels) - (self.n_channels - 1) / 2) * self.channel_mm
+        return self.geometry.channel_positions_mm
 
     def project(self, hu: torch.Tensor) -> torch.Tensor:
         """Noise-free line integrals of a slice.
@@ -201,8 +203,8 @@ class Scanner:
 
     def line_integrals(self, mu_per_mm: torch.Tensor) -> torch.Tensor:
         """The linear part of `project`: attenuation (N, N) in 1/mm to lines (n_views, n_channels)."""
-        theorem = _slice_theorem(self)
-        return _Lines.apply(_finite_slice(mu_per_mm, self), theorem, theorem.seen)
+        theorem = slice_theorem(self.geometry)
+        return Lines.apply(_finite_slice(mu_per_mm, self), theorem, theorem.seen)
 
     def back_project(self, lines: torch.Tensor) -> torch.Tensor:
         """Exact adjoint of `line_integrals`: <line_integrals(x), y> = <x, back_project(y)>.
@@ -216,8 +218,8 @@ class Scanner:
         Returns:
             (N, N), in mm times the unit of `lines`.
         """
-        theorem = _slice_theorem(self)
-        return _Smear.apply(_finite_lines(lines, self), theorem, theorem.seen) / theorem.padded
+        theorem = slice_theorem(self.geometry)
+        return Smear.apply(_finite_lines(lines, self), theorem, theorem.seen) / theorem.padded
 
     def reconstruct(self, sinogram: torch.Tensor) -> torch.Tensor:
         """Filtered back-projection: (n_views, n_channels) line integrals to an (N, N) slice in HU.
@@ -576,101 +578,10 @@ def _border(matrix: int, pixel_mm: float) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack(rings), _distance_mm(matrix, pixel_mm) > (half + 2) * pixel_mm
 
 
-class _SliceTheorem:
-    """The Fourier slice theorem for one geometry: slice to line integrals, lines back to a slice.
-
-    P(f, theta) = F(f cos(theta), f sin(theta)): the 1-D transform P of a projection is the slice's 2-D
-    transform F on the radial line at the angle theta of that view.
-    """
-
-    EPS = 1e-4  # relative accuracy of the non-uniform transform; single precision carries no more than 1e-6
-
-    def __init__(self, scanner: Scanner) -> None:
-        s = self.scanner = scanner
-        # Zero-pad the detector until the slice's diagonal fits: no view may wrap around.
-        need = max(s.n_channels, 1.02 * math.sqrt(2) * s.matrix * s.pixel_mm / s.channel_mm)
-        self.padded = scipy.fft.next_fast_len(math.ceil(need / 2), real=True) * 2
-        frequency = np.fft.rfftfreq(self.padded, s.channel_mm)  # (F,) cycles/mm
-        cos, sin = np.cos(s.view_angles)[:, None], np.sin(s.view_angles)[:, None]
-        self.kx = 2 * np.pi * s.pixel_mm * cos * frequency  # (V, F) radians a pixel
-        self.ky = 2 * np.pi * s.pixel_mm * sin * frequency
-        # The transform counts pixels from matrix // 2; the isocentre lies between the middle pixels.
-        half_pixel = s.matrix // 2 - (s.matrix - 1) / 2
-        first_channel = s.channel_positions_mm[0]
-        shift = np.exp(-1j * half_pixel * (self.kx + self.ky) + 2j * np.pi * frequency * first_channel)
-        # A pixel is a square and a channel has a width: both blur the projection.
-        square = np.sinc(cos * frequency * s.pixel_mm) * np.sinc(sin * frequency * s.pixel_mm)
-        blur = square * np.sinc(frequency * s.channel_mm) * s.pixel_mm**2 / s.channel_mm
-        self.seen = torch.from_numpy((shift * blur).astype(np.complex64))  # as the detector sees it
-        self.sharp = torch.from_numpy(shift.astype(np.complex64))  # as FBP takes it back: points, no blur
-        self.both_halves = torch.from_numpy(_both_halves(self.padded))
-        self.plans: dict[int, finufft.Plan] = {}
-
-    def plan(self, kind: int) -> finufft.Plan:
-        """finufft's plan: kind 2 is grid to radial lines, kind 1 is radial lines to grid."""
-        if kind not in self.plans:
-            n = self.scanner.matrix
-            plan = finufft.Plan(
-                kind,
-                (n, n),
-                eps=self.EPS,
-                dtype="complex64",
-                isign=-1 if kind == 2 else 1,
-                nthreads=1,  # sums in one order: the same seed gives the same scan on any number of cores
-            )
-            plan.setpts(self.ky.ravel().astype(np.float32), self.kx.ravel().astype(np.float32))
-            self.plans[kind] = plan
-        return self.plans[kind]
-
-    def lines(self, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """(N, N) to (V, C): the 2-D transform on radial lines, each line back-transformed in 1-D."""
-        radial = self.plan(2).execute(image.numpy().astype(np.complex64, order="C"))
-        spectrum = torch.from_numpy(radial).reshape(self.kx.shape) * weight
-        return torch.fft.irfft(spectrum, self.padded)[..., : self.scanner.n_channels]
-
-    def smear(self, lines: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """(V, C) to (N, N): adjoint of `lines`, times `padded`. Lines are spread over their rays."""
-        spectrum = torch.fft.rfft(lines, self.padded) * (weight.conj() * self.both_halves)
-        return torch.from_numpy(self.plan(1).execute(spectrum.reshape(-1).numpy()).real.copy())
-
-
-class _Lines(torch.autograd.Function):
-    """`_SliceTheorem.lines` for autograd: the gradient of a linear map is its adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, image: torch.Tensor, theorem: _SliceTheorem, weight: torch.Tensor) -> torch.Tensor:
-        ctx.theorem, ctx.weight = theorem, weight
-        return theorem.lines(image, weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Smear.apply(gradient, ctx.theorem, ctx.weight) / ctx.theorem.padded, None, None
-
-
-class _Smear(torch.autograd.Function):
-    """`_SliceTheorem.smear` for autograd."""
-
-    @staticmethod
-    def forward(ctx: Any, lines: torch.Tensor, theorem: _SliceTheorem, weight: torch.Tensor) -> torch.Tensor:
-        ctx.theorem, ctx.weight = theorem, weight
-        return theorem.smear(lines, weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Lines.apply(gradient, ctx.theorem, ctx.weight) * ctx.theorem.padded, None, None
-
-
 def _back_projection(filtered: torch.Tensor, scanner: Scanner) -> torch.Tensor:
     """FBP's: pi / n_views times the sum over views of the value at each pixel's foot, (N, N)."""
-    theorem = _slice_theorem(scanner)
-    return _Smear.apply(filtered, theorem, theorem.sharp) * (math.pi / (scanner.n_views * theorem.padded))
-
-
-def _both_halves(n: int) -> np.ndarray:
-    """Weights that make a half spectrum of length n // 2 + 1 stand for the whole: its ends count once."""
-    weight = np.full(n // 2 + 1, 2.0, dtype=np.float32)
-    weight[0] = weight[-1] = 1.0  # n is even
-    return weight
+    theorem = slice_theorem(scanner.geometry)
+    return Smear.apply(filtered, theorem, theorem.sharp) * (math.pi / (scanner.n_views * theorem.padded))
 
 
 @lru_cache(maxsize=32)
@@ -687,14 +598,3 @@ def _ramp(s: Scanner) -> tuple[torch.Tensor, int]:
         np.fft.rfft(spatial).real * s.channel_mm * np.where(x <= 1, KERNELS[s.kernel](np.minimum(x, 1)), 0)
     )
     return torch.from_numpy(response.astype(np.float32)), n
-
-
-@lru_cache(maxsize=4)
-def _slice_theorem_for(geometry: Scanner) -> _SliceTheorem:
-    return _SliceTheorem(geometry)
-
-
-def _slice_theorem(scanner: Scanner) -> _SliceTheorem:
-    """Plans are costly and depend on the geometry alone, so doses and kernels share them."""
-    geometry = replace(scanner, photons=1.0, electronic_noise=0.0, kernel="ram-lak", cutoff_per_mm=1e-3)
-    return _slice_theorem_for(geometry)

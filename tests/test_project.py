@@ -34,6 +34,7 @@ FLOORS = {
     "metrics": 1,
     "pvm": 1,
     "scanner": 1,
+    "slice_theorem": 1,
     "spectrum": 1,
     "bank": 2,
     "data": 2,
