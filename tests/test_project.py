@@ -32,6 +32,7 @@ FLOORS = {
     "fan_beam": 1,
     "generator": 1,
     "metrics": 1,
+    "phantom": 1,
     "pvm": 1,
     "scanner": 1,
     "slice_theorem": 1,
