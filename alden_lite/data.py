@@ -336,7 +336,8 @@ def own_noise_hu(hu: torch.Tensor, *, tissue: torch.Tensor | None = None) -> flo
 def photons_matching(hu: torch.Tensor, *, scanner: Scanner) -> float:
     """Photons a ray at which this scanner's full-dose noise equals the noise the slice already has.
 
-    Noise inserted for half the dose has just the variance of a full-dose scan, and falls as 1/sqrt(photons).
+    Noise inserted for half the dose has the variance of a full-dose scan but for the electronics' part (about
+    2 % on the sample), and falls as 1/sqrt(photons).
 
     Args:
         hu: (N, N) in HU, a real slice.

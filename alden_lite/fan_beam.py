@@ -45,6 +45,9 @@ class FanBeam:
         for name in self.__dataclass_fields__:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("n_channels", "n_views"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)}")
         if self.source_to_detector_mm < self.source_to_isocentre_mm:
             raise ValueError("the detector must lie beyond the isocentre, seen from the source")
         if self.fan_angles[-1] >= math.pi / 2:

@@ -382,11 +382,11 @@ def water_equivalent_diameter_mm(hu: Pixels, *, pixel_mm: float, mask: Pixels | 
     Args:
         hu: (Y, X) in HU.
         pixel_mm: side of a pixel.
-        mask: (Y, X) bool with the whole patient inside; the whole slice when None. Leave out the table, and
-            padding outside the field of view (below -1000 HU it would count as less than nothing).
+        mask: (Y, X) bool with the whole patient inside; the whole slice when None. Leave out the table.
 
     Raises:
-        ValueError: on different shapes, NaN, an empty mask, a pixel not above 0 mm, or a mean below -1000 HU.
+        ValueError: on different shapes, NaN, an empty mask, a pixel not above 0 mm, or padding (values below
+            -1500 HU, which would count as less than nothing) in the mask.
 
     Source: McCollough et al., AAPM Report 220 (2014).
     """
@@ -395,10 +395,10 @@ def water_equivalent_diameter_mm(hu: Pixels, *, pixel_mm: float, mask: Pixels | 
         raise ValueError(f"needs one slice (Y, X), got {values.shape}")
     _check_pixel(pixel_mm)
     chosen = values if mask is None else values[_mask(mask, values, "mask")]
+    if chosen.min() < -1500:
+        raise ValueError(f"{chosen.min():.0f} HU is padding: set it to -1000 or leave it out of the mask")
     water_mm2 = float((chosen / 1000 + 1).sum()) * pixel_mm**2
-    if water_mm2 < 0:
-        raise ValueError(f"the mean is {chosen.mean():.0f} HU, less than air: leave padding out of the mask")
-    return 2 * math.sqrt(water_mm2 / math.pi)
+    return 2 * math.sqrt(max(water_mm2, 0) / math.pi)
 
 
 class LabelNoise(NamedTuple):

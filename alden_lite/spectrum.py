@@ -3,7 +3,7 @@
 Soft X-rays are absorbed first, so a beam gets harder, and each further mm weakens it less. A line integral
 is then no longer proportional to the path: the middle of a body reads too low (*cupping*), and dark bands
 run between bones. A polynomial measured on water straightens water; bones stay (Kak & Slaney ch. 4.1; Herman,
-PMB 24:81, 1979). Optional: the course's other numbers use one energy. Taught in chapter 02.
+PMB 24:81, 1979). Optional: the course's numbers use one energy.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def polychromatic_lines(scanner: Scanner, hu: torch.Tensor) -> torch.Tensor:
 
     Raises:
         ValueError: if the slice is not N x N for this scanner or holds NaN or infinity.
+
+    Warns nobody of padding or of a patient cut by the field of view: `Scanner.project` does.
     """
     relative = torch.as_tensor(hu, dtype=torch.float32).clamp(min=AIR) / 1000 + 1  # times water
     bone = ((relative - DENSEST_SOFT_TISSUE) / (BONE_RATIO - DENSEST_SOFT_TISSUE)).clamp(min=0)
