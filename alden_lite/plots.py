@@ -1,4 +1,4 @@
-"""The course's figures: CT beside CT in one window, differences in HU, losses, feature colours, a slider.
+"""The course's figures: CT beside CT in one window, differences in HU, curves, spectra, sliders.
 
 Plots take data and return a matplotlib figure; `alt` shows one in a notebook, with a text for those who
 cannot see it. All CT panels of a figure share one window, which the figure names. Used in every chapter.
@@ -10,7 +10,7 @@ import base64
 import html
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from alden_lite.hounsfield import WINDOWS, Window, denormalise
 from alden_lite.hounsfield import window as cut_window
@@ -26,23 +28,32 @@ from alden_lite.hounsfield import window as cut_window
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
+    from alden_lite.metrics import NoisePower
+
 __all__ = [
     "Live",
     "alt",
     "before_after",
     "ct_panels",
+    "curves",
+    "dose_slider",
     "feature_colours",
+    "hu_histogram",
     "losses",
+    "noise_power",
+    "sinograms",
     "split_bar",
     "window_slider",
     "window_strip",
 ]
 
 Slice = np.ndarray | torch.Tensor  # (Y, X) in HU
+Line = tuple[Sequence[float] | np.ndarray | torch.Tensor, Sequence[float] | np.ndarray | torch.Tensor]
 Zoom = tuple[int, int, int, int]  # y0, y1, x0, x1 in pixels: the part of a slice to show
 
 # Okabe and Ito's colours and orange-violet stay apart in every common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+TISSUE_COLOURS = (*COLOURS, "#E69F00", "#56B4E9")
 DIVERGING = "PuOr"
 WIDTH_IN, DPI = 9.5, 150  # of every figure: shown about 900 pixels wide, its text can be read
 STYLE = {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}
@@ -200,6 +211,154 @@ def losses(log: Sequence[Mapping[str, float]]) -> Figure:
 
 
 @_styled()
+def curves(
+    panels: Mapping[str, Mapping[str, Line]],
+    *,
+    x: str,
+    y: str,
+    log: str = "",
+    dots: Collection[str] = (),
+) -> Figure:
+    """Lines over a common axis, in one panel or a few side by side.
+
+    Args:
+        panels: title to the panel's lines, each a name with `(x, y)` of one length. A name keeps its colour
+            and its dashes in all panels.
+        x, y: labels of the axes, with units.
+        log: axes with a logarithmic scale: "", "x", "y" or "xy".
+        dots: names drawn as dots instead of a line: what was measured.
+
+    Raises:
+        ValueError: on no panels, more than 4 names, an empty line, lengths that differ, NaN, values at or
+            below 0 on a logarithmic axis, or a name in `dots` that is not there.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    if not 1 <= len(names) <= len(COLOURS):
+        raise ValueError(f"panels hold 1 to {len(COLOURS)} names of lines, got {names}")
+    if unknown := set(dots) - set(names):
+        raise ValueError(f"dots for lines that are not there: {sorted(unknown)}")
+    if log not in ("", "x", "y", "xy"):
+        raise ValueError(f"log is '', 'x', 'y' or 'xy', got {log!r}")
+    drawn = [name for name in names if name not in dots]
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": colour, "linestyle": "", "marker": "o", "markersize": 4}
+        if name in dots
+        else {"color": colour, "linestyle": ("-", "--", "-.", ":")[drawn.index(name)]}
+        for name, colour in zip(names, COLOURS, strict=False)
+    }
+    figure, axes = _grid(1, len(panels), height_in=3.4)
+    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        for name, points in lines.items():
+            axis.plot(*_line(name, points, log), label=name, **looks[name])
+        axis.set(title=title, xlabel=x, ylabel=y if axis is axes[0, 0] else "")
+        for letter in log:
+            axis.set(**{f"{letter}scale": "log"})
+            _plain_numbers(getattr(axis, f"{letter}axis"))
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    return figure
+
+
+@_styled()
+def hu_histogram(
+    tissues: Mapping[str, np.ndarray],
+    *,
+    windows: Sequence[str] = (),
+    limits: tuple[float, float] = (-1024, 800),
+    step_hu: float = 8,
+) -> Figure:
+    """How often each HU occurs in a few tissues; below it, which grey windows give to that HU.
+
+    Args:
+        tissues: name to its pixels in HU, any shape; one to six.
+        windows: names in `hounsfield.WINDOWS`, each a strip from black to white below the histogram.
+        limits: HU from left to right; pixels beyond count in a share, but are not drawn.
+        step_hu: width of a bin.
+
+    Raises:
+        ValueError: on 0 or more than 6 tissues, one without pixels or with NaN, an unknown window, limits in
+            the wrong order, or a bin not above 0 HU.
+    """
+    if not 1 <= len(tissues) <= len(TISSUE_COLOURS):
+        raise ValueError(f"a histogram takes 1 to {len(TISSUE_COLOURS)} tissues, got {len(tissues)}")
+    if not (limits[0] < limits[1] and step_hu > 0):
+        raise ValueError(f"limits {limits} must ascend, and step_hu {step_hu} be above 0 HU")
+    pixels = {name: np.asarray(hu, dtype=np.float64).ravel() for name, hu in tissues.items()}
+    if bad := [name for name, hu in pixels.items() if hu.size == 0 or not np.isfinite(hu).all()]:
+        raise ValueError(f"tissues without pixels, or with NaN or infinite HU: {', '.join(bad)}")
+    shown = {f"{name} window": _window(name) for name in windows}
+    figure = Figure(figsize=(WIDTH_IN, 3.4 + 0.35 * len(shown)), layout="constrained")
+    heights = [3.4, *[0.25] * len(shown)]
+    axis, *strips = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    edges = np.arange(limits[0], limits[1] + step_hu, step_hu)
+    dashes = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+    for (name, hu), colour, dash in zip(pixels.items(), TISSUE_COLOURS, dashes, strict=False):
+        share = np.histogram(hu, edges)[0] / hu.size
+        axis.stairs(share, edges, label=name, color=colour, linestyle=dash, linewidth=1.6)
+        axis.stairs(share, edges, fill=True, color=colour, alpha=0.15)
+    axis.set(ylabel=f"share of pixels in {step_hu:g} HU", xlim=limits, ylim=(0, None))
+    axis.legend(frameon=False, ncols=2)
+    ramp = np.linspace(*limits, 1024)
+    for strip, (name, one) in zip(strips, shown.items(), strict=True):
+        greys = cut_window(ramp, one.level, one.width)[None]
+        strip.imshow(greys, cmap="gray", vmin=0, vmax=1, extent=(*limits, 0, 1), aspect="auto")
+        strip.set(yticks=[])
+        strip.set_ylabel(name, rotation=0, ha="right", va="center")
+    (strips or [axis])[-1].set_xlabel("HU")
+    return figure
+
+
+@_styled()
+def sinograms(panels: Mapping[str, Slice]) -> Figure:
+    """One to four sinograms in one scale of greys: a row is a view, a column a channel of the detector.
+
+    Args:
+        panels: title to line integrals (views, channels), no unit; shapes may differ.
+
+    Raises:
+        ValueError: on 0 or more than 4 panels, another number of dimensions, or NaN.
+    """
+    arrays = {title: np.asarray(lines, dtype=np.float32) for title, lines in panels.items()}
+    shapes = {title: lines.shape for title, lines in arrays.items()}
+    if not 1 <= len(arrays) <= 4 or any(len(shape) != 2 for shape in shapes.values()):
+        raise ValueError(f"a row takes 1 to 4 sinograms (views, channels), got {shapes}")
+    if broken := [title for title, lines in arrays.items() if not np.isfinite(lines).all()]:
+        raise ValueError(f"sinograms with NaN or infinite values: {', '.join(broken)}")
+    figure, axes = _grid(1, len(arrays), height_in=3.6)
+    limits = {"vmin": 0.0, "vmax": max(float(lines.max()) for lines in arrays.values())}
+    for axis, (title, lines) in zip(axes[0], arrays.items(), strict=True):
+        picture = axis.imshow(lines, aspect="auto", cmap="gray", interpolation="antialiased", **limits)
+        axis.set(title=title, xlabel="channel", ylabel="view" if axis is axes[0, 0] else "")
+    figure.colorbar(picture, ax=list(axes[0]), label="line integral (no unit)")
+    return figure
+
+
+@_styled()
+def noise_power(panels: Mapping[str, NoisePower]) -> Figure:
+    """Noise power over both frequencies, each as a share of its largest value: brightness tells direction.
+
+    Args:
+        panels: title to a spectrum of `metrics.noise_power_spectrum`, one to three.
+
+    Raises:
+        ValueError: on 0 or more than 3 panels.
+    """
+    if not 1 <= len(panels) <= 3:
+        raise ValueError(f"a row takes 1 to 3 spectra, got {len(panels)}")
+    figure, axes = _grid(1, len(panels), height_in=min(WIDTH_IN / len(panels), 3.6) + 0.5)
+    for axis, (title, spectrum) in zip(axes[0], panels.items(), strict=True):
+        step = spectrum.frequency_per_mm[1] - spectrum.frequency_per_mm[0]
+        first, last = spectrum.frequency_per_mm[[0, -1]] + np.array([-step, step]) / 2
+        share = spectrum.power / spectrum.power.max()
+        extent = (first, last, last, first)  # rows run downwards, as in a slice
+        picture = axis.imshow(share, cmap="viridis", vmin=0, vmax=1, extent=extent)
+        axis.set(title=title, xlabel="frequency along x (1/mm)")
+    axes[0, 0].set_ylabel("frequency along y (1/mm)")
+    figure.colorbar(picture, ax=list(axes[0]), label="share of the largest power")
+    return figure
+
+
+@_styled()
 def feature_colours(maps: Sequence[torch.Tensor], titles: Sequence[str]) -> Figure:
     """Feature maps as pictures: a tap's first three principal components are red, green and blue.
 
@@ -262,6 +421,40 @@ def window_slider(panels: Mapping[str, Slice], *, spacing_mm: float | None = Non
     return widgets.VBox([level, width, words, titles, picture])
 
 
+def dose_slider(scans: Mapping[float, Slice], *, window: str | Window = "abdomen") -> VBox:
+    """A slider over scans at several doses. All pictures are made first, so that a move only swaps them.
+
+    Args:
+        scans: dose, as a fraction, to slice (Y, X) in HU.
+        window: a name in `hounsfield.WINDOWS`, or a Window; the same for all.
+
+    Returns:
+        The slider, dose and window in words, and a picture: `255 * hounsfield.window(...)`, rounded.
+
+    Raises:
+        ValueError: on fewer than 2 or more than 12 scans, different shapes, NaN or an unknown window.
+    """
+    import ipywidgets as widgets
+
+    shown = _window(window)
+    if len(scans) < 2:
+        raise ValueError(f"a slider needs two doses or more, got {list(scans)}")
+    slices = _checked({f"{dose:g}": hu for dose, hu in scans.items()}, most=12)
+    pictures = {dose: _windowed_png([hu], shown, None) for dose, hu in slices.items()}
+    wide = widgets.Layout(width="100%", max_width="560px")
+    slider = widgets.SelectionSlider(options=list(pictures), description="dose", layout=wide)
+    picture = widgets.Image(format="png", layout=wide)  # no tooltip: see `window_slider`
+    words = widgets.Label()
+
+    def redraw(_: object = None) -> None:
+        words.value = f"dose {slider.value} of the scan's own, window {shown}"
+        picture.value = pictures[slider.value]
+
+    redraw()
+    slider.observe(redraw, "value")
+    return widgets.VBox([slider, words, picture])
+
+
 def alt(figure: Figure, text: str) -> None:
     """Show a figure in a notebook with alt text, and close it; outside a notebook, print the text.
 
@@ -322,6 +515,24 @@ def _checked(panels: Mapping[str, Slice], *, most: int) -> dict[str, np.ndarray]
     if broken := [title for title, hu in slices.items() if not np.isfinite(hu).all()]:
         raise ValueError(f"panels with NaN or infinite HU: {', '.join(broken)}")
     return slices
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis 1, 2, 5, 10, ... instead of with powers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _line(name: str, points: Line, log: str) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (np.asarray(values, dtype=np.float64) for values in points)
+    if x.ndim != 1 or x.shape != y.shape or len(x) == 0:
+        raise ValueError(f"line {name!r} needs x and y of one length, got {x.shape} and {y.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError(f"line {name!r} holds NaN or infinite values")
+    if ("x" in log and x.min() <= 0) or ("y" in log and y.min() <= 0):
+        raise ValueError(f"line {name!r} has values at or below 0, which a logarithmic axis cannot show")
+    return x, y
 
 
 def _zoomed(slices: dict[str, np.ndarray], zoom: Zoom | None) -> dict[str, np.ndarray]:

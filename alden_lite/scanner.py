@@ -284,7 +284,7 @@ class Scanner:
 
         Returns:
             (N, N) in HU. Rays that count less than one photon are taken to count one. As in `insert_noise`,
-            noise is too small where few photons arrive: by 5 % at 80 a ray, by a quarter at 16.
+            noise is too small where few photons arrive: by 2 % at 80 a ray, by 7 % at 32, by a quarter at 16.
 
         Source: Kak & Slaney ch. 5; Wunderlich & Noo, PMB 53:2471 (2008) for fan beams.
         """
@@ -318,7 +318,7 @@ def insert_noise(
     missing part of a line only makes its noise somewhat too small.
 
     Where few photons arrive this falls short of a real low-dose scan: it has no bias from the logarithm, and
-    noise that is too small, by 5 % at 80 photons a ray and by a quarter at 16 (low dose, chapter 02).
+    noise that is too small: by 2 % at 80 photons a ray, by 7 % at 32, by a quarter at 16 (chapter 02).
 
     Args:
         hu: (N, N) in HU, a real slice.

@@ -84,6 +84,209 @@ def takes_a_dose_in_percent(own, dose):
     return own * (100 / dose - 1) ** 0.5
 
 
+def always_subtracts_1024(stored, slope, intercept):
+    return stored * slope - 1024
+
+
+def forgets_the_intercept(stored, slope, intercept):
+    return stored * slope
+
+
+def forgets_the_slope(stored, slope, intercept):
+    return stored + intercept
+
+
+def adds_the_intercept_first(stored, slope, intercept):
+    return (stored + intercept) * slope
+
+
+def subtracts_the_intercept(stored, slope, intercept):
+    return stored * slope - intercept
+
+
+def reads_all_as_signed(stored, slope, intercept):
+    return stored.astype(np.int16) * slope + intercept
+
+
+def stores_the_result_unsigned(stored, slope, intercept):
+    return (stored * slope + intercept).astype(np.int64).astype(stored.dtype)
+
+
+def flattens(stored, slope, intercept):
+    return np.array([value * slope + intercept for value in stored.ravel()])
+
+
+def never_clips(hu, level, width):
+    return (hu - level) / width + 0.5
+
+
+def clips_below_only(hu, level, width):
+    return np.maximum((hu - level) / width + 0.5, 0)
+
+
+def takes_the_level_for_black(hu, level, width):
+    return np.clip((hu - level) / width, 0, 1)
+
+
+def takes_the_width_to_both_sides(hu, level, width):
+    return np.clip((hu - level) / (2 * width) + 0.5, 0, 1)
+
+
+def returns_greys_of_8_bits(hu, level, width):
+    return 255 * np.clip((hu - level) / width + 0.5, 0, 1)
+
+
+def turns_black_and_white_round(hu, level, width):
+    return np.clip(0.5 - (hu - level) / width, 0, 1)
+
+
+def swaps_level_and_width(hu, level, width):
+    return np.clip((hu - width) / level + 0.5, 0, 1)
+
+
+def has_only_black_and_white(hu, level, width):
+    return np.where(hu > level, 1.0, np.where(hu < level, 0.0, 0.5))
+
+
+def clips_the_hu_only(hu, level, width):
+    return np.clip(hu, level - width / 2, level + width / 2)
+
+
+def lets_the_width_be_negative(a_hu, b_hu, contrast):
+    return (a_hu + b_hu) / 2, (b_hu - a_hu) / contrast
+
+
+def multiplies_by_the_contrast(a_hu, b_hu, contrast):
+    return (a_hu + b_hu) / 2, abs(a_hu - b_hu) * contrast
+
+
+def forgets_the_contrast(a_hu, b_hu, contrast):
+    return (a_hu + b_hu) / 2, abs(a_hu - b_hu)
+
+
+def puts_the_level_on_a_tissue(a_hu, b_hu, contrast):
+    return a_hu, abs(a_hu - b_hu) / contrast
+
+
+def takes_half_the_distance_for_the_level(a_hu, b_hu, contrast):
+    return abs(a_hu - b_hu) / 2, abs(a_hu - b_hu) / contrast
+
+
+def returns_the_width_first(a_hu, b_hu, contrast):
+    return abs(a_hu - b_hu) / contrast, (a_hu + b_hu) / 2
+
+
+def returns_the_width_alone(a_hu, b_hu, contrast):
+    return abs(a_hu - b_hu) / contrast
+
+
+def counts_power_and_not_amplitude(rmse_hu, low_hu, high_hu):
+    return 10 * np.log10((high_hu - low_hu) / rmse_hu)
+
+
+def takes_the_natural_logarithm(rmse_hu, low_hu, high_hu):
+    return 20 * np.log((high_hu - low_hu) / rmse_hu)
+
+
+def takes_the_largest_hu_for_the_range(rmse_hu, low_hu, high_hu):
+    return 20 * np.log10(high_hu / rmse_hu)
+
+
+def turns_the_ratio_round(rmse_hu, low_hu, high_hu):
+    return 20 * np.log10(rmse_hu / (high_hu - low_hu))
+
+
+def takes_half_the_range(rmse_hu, low_hu, high_hu):
+    return 20 * np.log10((high_hu - low_hu) / 2 / rmse_hu)
+
+
+def always_takes_400(rmse_hu, low_hu, high_hu):
+    return 20 * np.log10(400 / rmse_hu)
+
+
+def forgets_the_electronics(sigma_hu, dose, photons, electronic):
+    return sigma_hu / dose**0.5
+
+
+def forgets_the_photon_noises_root(sigma_hu, dose, photons, electronic):
+    return sigma_hu * variance_of_a_line(dose * photons, electronic) / variance_of_a_line(photons, electronic)
+
+
+def lets_the_electronics_shrink_with_the_dose(sigma_hu, dose, photons, electronic):
+    low = 1 / (dose * photons) + electronic**2 / photons**2
+    return sigma_hu * (low / variance_of_a_line(photons, electronic)) ** 0.5
+
+
+def divides_by_photons_once(sigma_hu, dose, photons, electronic):
+    low, full = (1 / n + electronic**2 / n for n in (dose * photons, photons))
+    return sigma_hu * (low / full) ** 0.5
+
+
+def turns_the_fraction_round(sigma_hu, dose, photons, electronic):
+    full, low = (variance_of_a_line(n, electronic) for n in (photons, dose * photons))
+    return sigma_hu * (full / low) ** 0.5
+
+
+def forgets_the_scans_own_noise(sigma_hu, dose, photons, electronic):
+    return variance_of_a_line(dose * photons, electronic) ** 0.5
+
+
+def variance_of_a_line(n, electronic):
+    return 1 / n + electronic**2 / n**2
+
+
+def takes_the_area_below_the_curve(power, frequency):
+    return np.trapezoid(power, frequency)
+
+
+def forgets_2_pi(power, frequency):
+    return np.trapezoid(frequency * power, frequency)
+
+
+def forgets_the_rings_radius(power, frequency):
+    return np.trapezoid(2 * np.pi * power, frequency)
+
+
+def returns_the_deviation(power, frequency):
+    return np.sqrt(np.trapezoid(2 * np.pi * frequency * power, frequency))
+
+
+def forgets_the_step(power, frequency):
+    return np.sum(2 * np.pi * frequency * power)
+
+
+def takes_the_mean(power, frequency):
+    return np.mean(2 * np.pi * frequency * power)
+
+
+def returns_the_integrand(power, frequency):
+    return 2 * np.pi * frequency * power
+
+
+def scales_the_counts(counts, dose, rng):
+    return dose * counts
+
+
+def scales_and_rounds(counts, dose, rng):
+    return np.round(dose * counts)
+
+
+def draws_poisson_again(counts, dose, rng):
+    return rng.poisson(dose * counts)
+
+
+def draws_a_new_scan(counts, dose, rng):
+    return rng.poisson(dose * counts.mean(), counts.shape)
+
+
+def keeps_what_should_go(counts, dose, rng):
+    return rng.binomial(counts, 1 - dose)
+
+
+def tosses_one_coin_a_ray(counts, dose, rng):
+    return counts * (rng.random(counts.shape) < dose)
+
+
 def swaps_the_shares(old, new, decay):
     return (1 - decay) * old + decay * new
 
@@ -207,6 +410,31 @@ MISTAKES = {
         takes_what_is_missing_of_the_dose: "half the dose adds as much as there was",
         takes_a_dose_in_percent: "full dose adds nothing",
     },
+    "02.1": {
+        forgets_the_electronics: "electronic noise counts when photons are few",
+        forgets_the_photon_noises_root: "a quarter of the dose doubles it",
+        lets_the_electronics_shrink_with_the_dose: "electronic noise counts when photons are few",
+        divides_by_photons_once: "electronic noise counts when photons are few",
+        turns_the_fraction_round: "a quarter of the dose doubles it",
+        forgets_the_scans_own_noise: "full dose changes nothing",
+    },
+    "02.2": {
+        takes_the_area_below_the_curve: "a ring at f is 2 pi f long",
+        forgets_2_pi: "is the 2 pi of the ring's length there?",
+        forgets_the_rings_radius: "is the frequency f of the ring's length there?",
+        returns_the_deviation: "is a root taken?",
+        forgets_the_step: "is each ring as wide as two frequencies are apart?",
+        takes_the_mean: "is this a mean over the frequencies?",
+        returns_the_integrand: "expected one number, yours gives an array of shape (2001,)",
+    },
+    "02.3": {
+        scales_the_counts: "half a photon is none",
+        scales_and_rounds: "what is left is Poisson again",
+        draws_poisson_again: "dose 1 keeps every photon",
+        draws_a_new_scan: "dose 1 keeps every photon",
+        keeps_what_should_go: "dose 1 keeps every photon",
+        tosses_one_coin_a_ray: "what is left is Poisson again",
+    },
     "08.1": {
         swaps_the_shares: "decay 0 gives the new",
         adds_the_whole_new: "decay 1 keeps the old",
@@ -273,6 +501,29 @@ def test_an_other_right_way_to_write_it_is_right():
     assert exercises.judge("08.2", with_float32_targets).status == "right"
     assert exercises.judge("08.1", lambda old, new, decay: torch.lerp(new, old, decay)).status == "right"
     assert exercises.judge("08.1", lambda old, new, decay: new + decay * (old - new)).status == "right"
+
+
+def test_photons_may_be_tossed_and_rings_summed_in_other_ways():
+    def tosses_every_photon(counts, dose, rng):
+        left = np.zeros(counts.size, int)
+        for ray, photons in enumerate(counts.ravel()):
+            left[ray] = np.count_nonzero(rng.random(photons) < dose)
+        return left.reshape(counts.shape)
+
+    def adds_rings_up(power, frequency):
+        return torch.as_tensor(2 * np.pi * frequency * power).sum() * (frequency[1] - frequency[0])
+
+    assert exercises.judge("02.3", tosses_every_photon).status == "right"
+    assert exercises.judge("02.2", adds_rings_up).status == "right"
+
+
+def test_the_expected_noise_of_the_exercise_is_the_scanners():
+    from alden_lite.lessons.chapter_02 import noise_at_dose
+    from alden_lite.scanner import Scanner, line_variance, theory_sigma
+
+    scanner = Scanner.covering(256, 1.4, electronic_noise=5.0)
+    low, full = (theory_sigma(scanner, line_variance(n, 5.0)) for n in (60.0, 600.0))
+    assert noise_at_dose(full, 0.1, 600.0, 5.0) == pytest.approx(low)
 
 
 def test_the_learning_rate_of_the_exercise_is_the_one_of_the_training():
@@ -474,5 +725,5 @@ def test_every_chapter_has_the_three_modes():
 def test_unknown_modes_and_chapters_are_named():
     with pytest.raises(ValueError, match="choose one of fast, laptop, full"):
         lessons.parameters("08", "quick")
-    with pytest.raises(ValueError, match="no settings for chapter .77.; there are 00, 08"):
+    with pytest.raises(ValueError, match="no settings for chapter .77.; there are 00, .*08"):
         lessons.parameters("77", "fast")

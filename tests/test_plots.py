@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alden_lite import hounsfield, plots
+from alden_lite import hounsfield, metrics, plots
 from alden_lite.hounsfield import Window
 
 
@@ -71,6 +71,51 @@ def test_the_strip_shows_one_slice_in_every_window_and_names_each():
     figure = plots.window_strip(ct(), ("abdomen", "bone"))
     assert [axis.images[0].get_clim() for axis in figure.axes] == [(-150, 250), (-500, 1300)]
     assert [axis.get_xlabel() for axis in figure.axes] == ["L 50 W 400 HU", "L 400 W 1800 HU"]
+
+
+# Histogram of tissues
+
+
+def tissues():
+    return {"water": np.zeros((4, 5)), "air": np.full(10, -1000), "half bone": np.array([0, 2000])}
+
+
+def test_a_histogram_shows_shares_of_each_tissues_own_pixels():
+    figure = plots.hu_histogram(tissues(), limits=(-1100, 1000), step_hu=100)
+    outlines = [patch for patch in figure.axes[0].patches if not patch.get_fill()]
+    sums = {patch.get_label(): patch.get_data().values.sum() for patch in outlines}
+    assert sums == {"water": 1, "air": 1, "half bone": 0.5}  # 2000 HU is beyond the limits
+    water = outlines[0].get_data()
+    assert water.edges[np.argmax(water.values)] == 0
+    assert "share of pixels in 100 HU" in texts(figure)
+
+
+def test_below_the_histogram_stands_the_grey_that_a_window_gives_to_each_hu():
+    figure = plots.hu_histogram(tissues(), windows=("abdomen", "lung"), limits=(-1000, 1000))
+    greys = [axis.images[0].get_array()[0] for axis in figure.axes[1:]]
+    hu = np.linspace(-1000, 1000, 1024)
+    for shown, name in zip(greys, ("abdomen", "lung"), strict=True):
+        chosen = hounsfield.WINDOWS[name]
+        np.testing.assert_allclose(shown, hounsfield.window(hu, chosen.level, chosen.width))
+    assert {"abdomen window", "lung window", "HU"} <= set(texts(figure))
+    assert figure.axes[1].images[0].get_extent()[:2] == [-1000, 1000]
+
+
+@pytest.mark.parametrize(
+    ("given", "how", "text"),
+    [
+        ({}, {}, "1 to 6 tissues, got 0"),
+        ({str(n): np.zeros(2) for n in range(7)}, {}, "1 to 6 tissues, got 7"),
+        ({"fat": np.zeros(0)}, {}, "without pixels, or with NaN or infinite HU: fat"),
+        ({"fat": np.array([np.nan])}, {}, "with NaN"),
+        ({"fat": np.zeros(2)}, {"windows": ["fat"]}, "no window named 'fat'"),
+        ({"fat": np.zeros(2)}, {"limits": (100, -100)}, "must ascend"),
+        ({"fat": np.zeros(2)}, {"step_hu": 0}, "above 0 HU"),
+    ],
+)
+def test_a_histogram_refuses_what_it_cannot_show(given, how, text):
+    with pytest.raises(ValueError, match=text):
+        plots.hu_histogram(given, **how)
 
 
 # Before and after
@@ -171,7 +216,114 @@ def test_maps_that_have_no_colours_are_refused(maps, titles):
         plots.feature_colours(maps, titles)
 
 
-# The slider
+# Curves, sinograms, spectra
+
+
+def two_panels():
+    law = ([1, 10], [1, 0.1])
+    return {"left": {"measured": ([1, 10], [1.1, 0.2]), "law": law}, "right": {"law": law}}
+
+
+def test_a_line_keeps_its_colour_in_all_panels_and_dots_are_dots():
+    figure = plots.curves(two_panels(), x="dose", y="noise (HU)", log="xy", dots=["measured"])
+    left, right = figure.axes
+    assert [line.get_label() for line in left.lines] == ["measured", "law"]
+    measured, law = left.lines
+    assert (measured.get_linestyle(), measured.get_marker()) == ("None", "o")
+    assert (law.get_color(), law.get_linestyle()) == (
+        right.lines[0].get_color(),
+        right.lines[0].get_linestyle(),
+    )
+    assert (law.get_linestyle(), law.get_marker()) == ("-", "None")  # told apart without colour
+    assert [*measured.get_data()[1]] == [1.1, 0.2]
+    assert (left.get_xlabel(), left.get_ylabel(), right.get_title()) == ("dose", "noise (HU)", "right")
+    assert (left.get_xscale(), right.get_yscale()) == ("log", "log")
+
+
+def test_lines_differ_in_their_dashes_and_logarithmic_axes_have_plain_numbers():
+    lines = {name: ([1, 100], [2, 20]) for name in ("a", "b", "c")}
+    figure = plots.curves({"": lines}, x="x", y="y", log="x")
+    (axis,) = figure.axes
+    assert len({line.get_linestyle() for line in axis.lines}) == 3
+    figure.canvas.draw()
+    assert {"1", "2", "5", "10", "100"} <= {label.get_text() for label in axis.get_xticklabels()}
+    assert axis.get_yscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    ("panels", "options", "text"),
+    [
+        ({}, {}, "1 to 4 names"),
+        ({"": {str(n): ([1], [1]) for n in range(5)}}, {}, "1 to 4 names"),
+        ({"": {"a": ([1, 2], [1])}}, {}, r"'a' needs x and y of one length, got \(2,\) and \(1,\)"),
+        ({"": {"a": ([], [])}}, {}, "needs x and y"),
+        ({"": {"a": ([1], [np.nan])}}, {}, "'a' holds NaN"),
+        ({"": {"a": ([0], [1])}}, {"log": "x"}, "'a' has values at or below 0"),
+        ({"": {"a": ([1], [1])}}, {"log": "z"}, "log is"),
+        ({"": {"a": ([1], [1])}}, {"dots": ["b"]}, "dots for lines that are not there: .'b'"),
+    ],
+)
+def test_lines_that_cannot_be_drawn_are_refused(panels, options, text):
+    with pytest.raises(ValueError, match=text):
+        plots.curves(panels, x="x", y="y", **options)
+
+
+def test_sinograms_share_one_scale_and_say_what_rows_and_columns_are():
+    small, large = torch.full((4, 6), 2.0), np.full((5, 7), 3.0)
+    figure = plots.sinograms({"parallel": small, "fan": large})
+    assert [axis.images[0].get_clim() for axis in figure.axes[:2]] == [(0, 3)] * 2
+    assert np.array_equal(figure.axes[1].images[0].get_array(), large)
+    assert figure.axes[0].get_ylabel() == "view" and figure.axes[1].get_xlabel() == "channel"
+    assert "line integral (no unit)" in texts(figure)
+
+
+@pytest.mark.parametrize(
+    ("panels", "text"),
+    [
+        ({}, "1 to 4 sinograms"),
+        ({"a": torch.zeros(3)}, r"1 to 4 sinograms \(views, channels\), got .'a': \(3,\)"),
+        ({"a": torch.full((3, 3), torch.nan)}, "NaN or infinite values: a"),
+    ],
+)
+def test_broken_sinograms_are_refused(panels, text):
+    with pytest.raises(ValueError, match=text):
+        plots.sinograms(panels)
+
+
+def test_noise_power_is_shown_as_a_share_over_frequencies():
+    waves = np.cos(2 * np.pi * np.arange(8) / 4)  # a quarter of a cycle a pixel, along x
+    spectrum = metrics.noise_power_spectrum(np.tile(waves, (1, 8, 1)), pixel_mm=2.0)
+    picture = plots.noise_power({"waves": spectrum}).axes[0].images[0]
+    shown = np.asarray(picture.get_array())
+    assert shown.max() == 1 and np.count_nonzero(shown > 0.5) == 2
+    rows, columns = np.nonzero(shown > 0.5)
+    left, right, bottom, top = picture.get_extent()
+    at = left + (columns + 0.5) * (right - left) / 8
+    assert [*at] == pytest.approx([-0.125, 0.125])  # 0.25 cycles a pixel of 2 mm
+    assert [*rows] == [4, 4] and bottom > top
+    with pytest.raises(ValueError, match="1 to 3 spectra, got 0"):
+        plots.noise_power({})
+
+
+# The sliders
+
+
+def test_the_dose_slider_shows_the_chosen_scan_in_one_window():
+    box = plots.dose_slider({1.0: ct(0), 0.25: ct(1)}, window=Window(40, 400))
+    slider, words, picture = box.children
+    assert slider.options == ("1", "0.25") and slider.description == "dose"
+    for dose, seed in (("1", 0), ("0.25", 1)):
+        slider.value = dose
+        assert np.array_equal(pixels(picture), grey(ct(seed), 40, 400))
+        assert words.value == f"dose {dose} of the scan's own, window L 40 W 400 HU"
+    assert picture.tooltip is None  # see below
+
+
+def test_a_dose_slider_without_a_choice_is_refused():
+    with pytest.raises(ValueError, match=r"two doses or more, got \[1.0\]"):
+        plots.dose_slider({1.0: ct()})
+    with pytest.raises(ValueError, match="NaN or infinite HU: 0.5"):
+        plots.dose_slider({1.0: ct(), 0.5: torch.full((24, 32), torch.nan)})
 
 
 def parts(box):

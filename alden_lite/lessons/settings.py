@@ -19,17 +19,25 @@ class Settings:
 
     `every`: use every n-th slice. `warm_start`: shipped weights to begin from, None for random
     ones. `report_every`: steps between two pictures. `recipe`: fields of `training.Recipe` that
-    differ from its defaults.
+    differ from its defaults. `matrix`: pixels a side of a phantom. `scans`: how often it is scanned
+    where a spread is measured.
     """
 
     every: int = 1
     warm_start: str | None = None
     report_every: int = 1
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    matrix: int = 256
+    scans: int = 1
 
 
 SETTINGS: dict[str, dict[str, Settings]] = {
     "00": {"fast": Settings(), "laptop": Settings(), "full": Settings()},  # the same in all modes
+    "02": {
+        "fast": Settings(matrix=256, scans=40),
+        "laptop": Settings(matrix=512, scans=100),
+        "full": Settings(matrix=512, scans=200),
+    },
     "08": {
         "fast": Settings(
             every=8,
