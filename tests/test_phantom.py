@@ -115,7 +115,9 @@ def test_an_aspect_makes_a_tube_higher_not_wider() -> None:
 def test_an_edge_pixel_is_a_mixture_so_areas_are_kept(
     x: float, y: float, radius: float, pixel_mm: float
 ) -> None:
-    hu, labels = painted(Structure(Ellipsoid((x, y, 0), (radius, radius, 1)), 50, "liver"), pixel_mm=pixel_mm)
+    hu, labels = painted(
+        Structure(Ellipsoid((x, y, 0), (radius, radius, 1)), 50, "liver"), matrix=96, pixel_mm=pixel_mm
+    )
     covered = float((hu + 1000).sum() / 1050) * pixel_mm**2
     assert covered == pytest.approx(np.pi * radius**2, rel=0.05)
     assert (labels == LABEL_ID["liver"]).sum() * pixel_mm**2 == pytest.approx(covered, rel=0.25)
