@@ -16,7 +16,7 @@ COMMANDS = {
     "assets": "fetch the sample CT and the weights once, or verify them",
     "course": "execute the notebooks offline and in parallel, and collect their records",
     "train": "train ALDEN, or one of its ablations",
-    "denoise": "denoise a NIfTI file with a trained generator",
+    "denoise": "denoise a NIfTI file or a DICOM series with a trained generator",
 }
 MODULES = {"assets": "assets", "course": "course", "train": "training", "denoise": "denoising"}
 """The module of each command but `doctor`; its `main(argv)` returns the exit status."""

@@ -26,6 +26,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from alden_lite import assets
+from alden_lite.dicom import read_series
 from alden_lite.hounsfield import AIR_HU
 from alden_lite.scanner import Scanner, insert_noise
 
@@ -159,7 +160,7 @@ def load_nifti(path: str | Path, *, labels: str | Path | None = None) -> Volume:
     """Read a NIfTI file of HU, turned to the orientation that a reading station shows.
 
     Args:
-        path: .nii or .nii.gz, 3-D, HU.
+        path: .nii or .nii.gz, 3-D, HU. A DICOM file or folder will do too (see `dicom.read_series`).
         labels: a NIfTI file of label ids on the same grid.
 
     Returns:
@@ -183,14 +184,19 @@ def load_nifti(path: str | Path, *, labels: str | Path | None = None) -> Volume:
 
 
 def read_image(path: Path) -> Any:
-    """A NIfTI image, wholly read: gzip's checksum is compared, which nibabel does not.
+    """A CT as a NIfTI image, wholly read: gzip's checksum is compared, which nibabel does not.
+
+    Args:
+        path: a .nii or .nii.gz file; a folder, or a file of another name, is read as DICOM.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, damaged, or no NIfTI.
+        ValueError: truncated, damaged, or no NIfTI; `dicom.DicomError` if it is no DICOM either.
     """
     import nibabel
 
+    if path.is_dir() or not path.name.lower().endswith((".nii", ".nii.gz")):
+        return _from_dicom(path)
     if not path.exists():
         raise FileNotFoundError(f"no NIfTI file at {path}")
     broken = (
@@ -205,6 +211,19 @@ def read_image(path: Path) -> Any:
         image.get_fdata(dtype=np.float32, caching="unchanged")  # are all voxels there?
     except broken as error:
         raise ValueError(f"{path} is not a complete NIfTI file ({error}): fetch or copy it again") from error
+    return image
+
+
+def _from_dicom(path: Path) -> Any:
+    """A DICOM series as a NIfTI image of int16 HU, in its place in the patient."""
+    import nibabel
+
+    series = read_series(path)
+    affine = np.diag([*series.spacing_mm[::-1], 1.0])
+    affine[:3, 3] = series.origin_mm[::-1]
+    affine[:2] *= -1  # DICOM counts to the left and back, NIfTI to the right and front
+    image: Any = nibabel.Nifti1Image(series.hu.T, affine)
+    image.header.set_xyzt_units("mm")
     return image
 
 

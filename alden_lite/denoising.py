@@ -92,9 +92,9 @@ def _one(hu: torch.Tensor, network: nn.Module) -> torch.Tensor:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m alden_lite denoise`: denoise a NIfTI file of HU. Not for clinical use."""
+    """`python -m alden_lite denoise`: denoise NIfTI or DICOM into NIfTI, in HU. Not for clinical use."""
     parser = argparse.ArgumentParser(prog="python -m alden_lite denoise", description=main.__doc__)
-    parser.add_argument("input", type=Path, help="CT in HU, .nii or .nii.gz")
+    parser.add_argument("input", type=Path, help="CT in HU: .nii, .nii.gz, or a DICOM file or folder")
     parser.add_argument("output", type=Path, help="where to write, .nii or .nii.gz; must not exist yet")
     parser.add_argument("--generator", default="alden", help="alden, l1 or a .safetensors file")
     options = parser.parse_args(argv)

@@ -28,6 +28,7 @@ FLOORS = {
     "assets": 0,
     "checkpoint": 1,
     "contrastive": 1,
+    "dicom": 1,
     "discriminator": 1,
     "fan_beam": 1,
     "generator": 1,
