@@ -410,6 +410,44 @@ MISTAKES = {
         takes_what_is_missing_of_the_dose: "half the dose adds as much as there was",
         takes_a_dose_in_percent: "full dose adds nothing",
     },
+    "01.1": {
+        always_subtracts_1024: "the header decides",
+        forgets_the_intercept: "the usual header",
+        forgets_the_slope: "the slope comes first",
+        adds_the_intercept_first: "the slope comes first",
+        subtracts_the_intercept: "the usual header",
+        reads_all_as_signed: "large unsigned values stay large",
+        stores_the_result_unsigned: "large unsigned values stay large",
+        flattens: "the shape should be (2, 2)",
+    },
+    "01.2": {
+        never_clips: "below the window all is black",
+        clips_below_only: "above the window all is white",
+        takes_the_level_for_black: "the level is mid-grey",
+        takes_the_width_to_both_sides: "below the window all is black",
+        returns_greys_of_8_bits: "the level is mid-grey",
+        turns_black_and_white_round: "below the window all is black",
+        swaps_level_and_width: "the level is mid-grey",
+        has_only_black_and_white: "a straight line in between",
+        clips_the_hu_only: "the level is mid-grey",
+    },
+    "01.3": {
+        lets_the_width_be_negative: "the order of the tissues does not matter",
+        multiplies_by_the_contrast: "the width in HU: expected 72",
+        forgets_the_contrast: "the width in HU: expected 72",
+        puts_the_level_on_a_tissue: "the level in HU: expected 54",
+        takes_half_the_distance_for_the_level: "the level in HU: expected 54",
+        returns_the_width_first: "the level in HU: expected 54",
+        returns_the_width_alone: "`return level, width`",
+    },
+    "01.4": {
+        counts_power_and_not_amplitude: "not 20 dB less",
+        takes_the_natural_logarithm: "not 20 dB less",
+        takes_the_largest_hu_for_the_range: "9 HU over 400 HU is 33 dB",
+        turns_the_ratio_round: "not 20 dB less",
+        takes_half_the_range: "9 HU over 400 HU is 33 dB",
+        always_takes_400: "only the width of the range counts",
+    },
     "02.1": {
         forgets_the_electronics: "electronic noise counts when photons are few",
         forgets_the_photon_noises_root: "a quarter of the dose doubles it",
@@ -515,6 +553,37 @@ def test_photons_may_be_tossed_and_rings_summed_in_other_ways():
 
     assert exercises.judge("02.3", tosses_every_photon).status == "right"
     assert exercises.judge("02.2", adds_rings_up).status == "right"
+
+
+def test_windows_and_hu_may_be_written_in_other_ways():
+    def cuts_first(hu, level, width):
+        black, white = level - width / 2, level + width / 2
+        return (np.minimum(np.maximum(hu, black), white) - black) / (white - black)
+
+    def as_a_tensor(stored, slope, intercept):
+        return torch.tensor(stored.astype(float)) * slope + intercept
+
+    def as_a_list(a_hu, b_hu, contrast):
+        width = max(a_hu - b_hu, b_hu - a_hu) / contrast
+        return [min(a_hu, b_hu) + width * contrast / 2, width]
+
+    assert exercises.judge("01.1", as_a_tensor).status == "right"
+    assert exercises.judge("01.2", cuts_first).status == "right"
+    assert exercises.judge("01.3", as_a_list).status == "right"
+
+
+def test_the_answers_of_chapter_01_are_what_the_package_computes():
+    from alden_lite import dicom, hounsfield, metrics
+    from alden_lite.lessons import chapter_01
+
+    stored = np.arange(0, 4096, 5, dtype=np.uint16)
+    hu = chapter_01.stored_to_hu(stored, 2, -1024)
+    np.testing.assert_array_equal(hu, dicom.hu_from_stored(stored, slope=2, intercept=-1024))
+    np.testing.assert_array_equal(chapter_01.window(hu, 40, 400), hounsfield.window(hu, 40, 400))
+    level, width = chapter_01.window_for(72, 36, 0.5)
+    assert hounsfield.window(72.0, level, width) - hounsfield.window(36.0, level, width) == 0.5
+    flat = torch.zeros(8, 8)
+    assert chapter_01.psnr_db(9, -160, 240) == pytest.approx(metrics.psnr_db(flat + 9, flat))
 
 
 def test_the_expected_noise_of_the_exercise_is_the_scanners():

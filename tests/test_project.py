@@ -43,6 +43,7 @@ FLOORS = {
     "denoising": 3,
     "plots": 3,
     "training": 3,
+    "viewer": 3,
     "__init__": 4,
     "__main__": 4,
     "course": 4,

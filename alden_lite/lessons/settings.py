@@ -33,6 +33,7 @@ class Settings:
 
 SETTINGS: dict[str, dict[str, Settings]] = {
     "00": {"fast": Settings(), "laptop": Settings(), "full": Settings()},  # the same in all modes
+    "01": {"fast": Settings(), "laptop": Settings(), "full": Settings()},  # the same in all modes
     "02": {
         "fast": Settings(matrix=256, scans=40),
         "laptop": Settings(matrix=512, scans=100),
