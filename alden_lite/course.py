@@ -199,6 +199,8 @@ def _kernel_manager(private: Path, threads: int) -> type[AsyncKernelManager]:
         **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")},
         # Threads that spin while they wait are ten times slower once anything else runs on their cores.
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Executed notebooks are read without a kernel: their viewers must work without one.
+        "ALDEN_LITE_STATIC": "1",
     }
     command = [sys.executable, "-m", "alden_lite.lessons.offline", "-f", "{connection_file}"]
     command.append("--log-level=ERROR")  # not the warning that loopback is not encrypted
