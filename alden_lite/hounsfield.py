@@ -21,6 +21,7 @@ __all__ = [
     "WINDOWS",
     "Window",
     "denormalise",
+    "grey_levels",
     "hu_to_mu",
     "mu_to_hu",
     "normalise",
@@ -101,6 +102,25 @@ def window(hu: Array, level: float, width: float) -> Array:
     if isinstance(grey, torch.Tensor):
         return grey.clamp(0, 1)
     return np.clip(grey, 0, 1)
+
+
+def grey_levels(hu: np.ndarray, level: float, width: float) -> np.ndarray:
+    """8-bit greys of HU in a window: `floor(255 * window(hu, level, width) + 1/2)`, in float64.
+
+    Args:
+        hu: any shape, in HU.
+        level, width: of the window, in HU; need not be whole.
+
+    Returns:
+        Same shape, uint8.
+
+    Raises:
+        ValueError: if the width is not above 0.
+
+    >>> grey_levels(np.array([-200, 40, 41, 300]), level=40, width=400)
+    array([  0, 128, 128, 255], dtype=uint8)
+    """
+    return np.floor(255 * window(np.asarray(hu, dtype=np.float64), level, width) + 0.5).astype(np.uint8)
 
 
 def hu_to_mu(hu: Array) -> Array:

@@ -22,7 +22,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from alden_lite.hounsfield import WINDOWS, Window, denormalise
+from alden_lite.hounsfield import WINDOWS, Window, denormalise, grey_levels
 from alden_lite.hounsfield import window as cut_window
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ __all__ = [
     "noise_power",
     "sinograms",
     "split_bar",
-    "window_slider",
     "window_strip",
 ]
 
@@ -384,43 +383,6 @@ def feature_colours(maps: Sequence[torch.Tensor], titles: Sequence[str]) -> Figu
     return figure
 
 
-def window_slider(panels: Mapping[str, Slice], *, spacing_mm: float | None = None) -> VBox:
-    """Sliders for level and width over one to three slices. Every move asks the kernel for a new picture.
-
-    Args:
-        panels, spacing_mm: as for `ct_panels`; the scale bar, of 5 cm, lies in a strip below the slices.
-
-    Returns:
-        Sliders, window in words, titles, and a picture: `255 * hounsfield.window(...)`, rounded.
-
-    Raises:
-        ValueError: on 0 or more than 3 panels, different shapes or NaN.
-    """
-    import ipywidgets as widgets
-
-    slices, first = _checked(panels, most=3), WINDOWS["evaluation"]
-    wide = widgets.Layout(width="100%", max_width=f"{sum(hu.shape[1] for hu in slices.values())}px")
-    how = {"step": 5, "layout": wide, "style": {"description_width": "7em"}}
-    level = widgets.IntSlider(int(first.level), -1000, 1000, description="level (HU)", **how)
-    width = widgets.IntSlider(int(first.width), 10, 4000, description="width (HU)", **how)
-    column = widgets.Layout(flex="1 1 0")
-    titles = widgets.HBox([widgets.Label(title, layout=column) for title in slices], layout=wide)
-    picture = widgets.Image(
-        format="png", layout=wide
-    )  # no tooltip: ipywidgets 8.1 fails to draw an Image with one
-    words = widgets.Label()
-
-    def redraw(_: object = None) -> None:
-        chosen = Window(level.value, width.value)
-        words.value = f"{chosen}, bar 5 cm" if spacing_mm else str(chosen)
-        picture.value = _windowed_png(list(slices.values()), chosen, spacing_mm)
-
-    redraw()
-    level.observe(redraw, "value")
-    width.observe(redraw, "value")
-    return widgets.VBox([level, width, words, titles, picture])
-
-
 def dose_slider(scans: Mapping[float, Slice], *, window: str | Window = "abdomen") -> VBox:
     """A slider over scans at several doses. All pictures are made first, so that a move only swaps them.
 
@@ -429,7 +391,7 @@ def dose_slider(scans: Mapping[float, Slice], *, window: str | Window = "abdomen
         window: a name in `hounsfield.WINDOWS`, or a Window; the same for all.
 
     Returns:
-        The slider, dose and window in words, and a picture: `255 * hounsfield.window(...)`, rounded.
+        The slider, dose and window in words, and a picture, of `hounsfield.grey_levels`.
 
     Raises:
         ValueError: on fewer than 2 or more than 12 scans, different shapes, NaN or an unknown window.
@@ -440,10 +402,10 @@ def dose_slider(scans: Mapping[float, Slice], *, window: str | Window = "abdomen
     if len(scans) < 2:
         raise ValueError(f"a slider needs two doses or more, got {list(scans)}")
     slices = _checked({f"{dose:g}": hu for dose, hu in scans.items()}, most=12)
-    pictures = {dose: _windowed_png([hu], shown, None) for dose, hu in slices.items()}
+    pictures = {dose: _windowed_png(hu, shown) for dose, hu in slices.items()}
     wide = widgets.Layout(width="100%", max_width="560px")
     slider = widgets.SelectionSlider(options=list(pictures), description="dose", layout=wide)
-    picture = widgets.Image(format="png", layout=wide)  # no tooltip: see `window_slider`
+    picture = widgets.Image(format="png", layout=wide)  # no tooltip: ipywidgets 8.1 draws an error then
     words = widgets.Label()
 
     def redraw(_: object = None) -> None:
@@ -618,14 +580,9 @@ def _png(figure: Figure) -> bytes:
     return png.getvalue()
 
 
-def _windowed_png(slices: Sequence[np.ndarray], window: Window, spacing_mm: float | None) -> bytes:
+def _windowed_png(hu: np.ndarray, window: Window) -> bytes:
     from PIL import Image
 
-    grey = np.hstack([np.round(255 * cut_window(hu, window.level, window.width)) for hu in slices])
-    if spacing_mm is not None:
-        strip = np.zeros((10, grey.shape[1]))
-        strip[3:7, 8 : 8 + round(50 / spacing_mm)] = 255
-        grey = np.vstack([grey, strip])
     png = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint8)).save(png, format="png", compress_level=1)
+    Image.fromarray(grey_levels(hu, window.level, window.width)).save(png, format="png", compress_level=1)
     return png.getvalue()

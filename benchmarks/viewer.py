@@ -118,11 +118,19 @@ interact(show, width=IntSlider(1500, 1, 4096));""",
     ),
     "image": Way(
         "widgets.Image, PNG by Pillow",
-        """from alden_lite import plots
-box = plots.window_slider({"slice": hu})
-box.children[1].value = 1500
-box""",
-        ".widget-slider:has-text('width') .noUi-base",
+        """import io
+import ipywidgets as widgets
+from PIL import Image
+from alden_lite.hounsfield import grey_levels
+slider, picture = widgets.IntSlider(1500, 1, 4096), widgets.Image(format="png")
+def redraw(_=None):
+    png = io.BytesIO()
+    Image.fromarray(grey_levels(hu, 40, slider.value)).save(png, format="png", compress_level=1)
+    picture.value = png.getvalue()
+redraw()
+slider.observe(redraw, "value")
+widgets.VBox([slider, picture])""",
+        ".noUi-base",
     ),
     "ipyniivue": Way(
         "ipyniivue, WebGL in software",

@@ -25,8 +25,8 @@ import pytest
 from PIL import Image
 
 from alden_lite.data import load_sample
-from alden_lite.hounsfield import WINDOWS
-from alden_lite.viewer import CTView, difference_colours, grey_levels
+from alden_lite.hounsfield import WINDOWS, grey_levels
+from alden_lite.viewer import CTView, difference_colours
 
 SIZE = (3, 40, 56)  # not square: rows are not columns
 LONGEST_MS = 60_000

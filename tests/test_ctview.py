@@ -22,7 +22,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from alden_lite import hounsfield
 from alden_lite.data import Volume
-from alden_lite.viewer import CTView, TooLargeError, difference_colours, grey_levels
+from alden_lite.hounsfield import grey_levels
+from alden_lite.viewer import CTView, TooLargeError, difference_colours
 from alden_lite.viewer.ctview import MODULE, STATIC_VARIABLE
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage.transform import radon
 
 from alden_lite.data import load_sample
-from alden_lite.hounsfield import MU_WATER_PER_MM, hu_to_mu
+from alden_lite.hounsfield import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
 from alden_lite.scanner import (
     KERNELS,
     PRESETS,
@@ -19,6 +19,8 @@ from alden_lite.scanner import (
     PaddingWarning,
     Scanner,
     TruncationWarning,
+    _back_projection,
+    _ramp,
     insert_noise,
     line_variance,
     log_transform,
@@ -475,6 +477,33 @@ def test_inserted_noise_lies_where_that_of_a_direct_scan_lies() -> None:
     ratio = (smooth[0] / smooth[1])[inside]
     assert ratio.mean() == pytest.approx(1, abs=0.02)
     assert ratio.std() < 0.05
+
+
+def test_where_few_photons_arrive_inserted_noise_falls_short_of_a_scan() -> None:
+    hu, centre = disk(SMALL, 100), distance_mm(SMALL) < 80
+    flat = replace(SMALL, tube_modulation=0.0, bowtie_strength=0.0)
+    for arriving, share, within in ((79, 0.98, 0.03), (32, 0.93, 0.03), (16, 0.75, 0.06)):
+        low = replace(flat, photons=arriving / 0.01 / math.exp(-200 * MU_WATER_PER_MM))
+        direct = noise(low, hu, dose=0.01, scans=16)[:, centre]
+        added = [insert_noise(hu, scanner=low, dose=0.01, seed=seed).low - hu for seed in range(16)]
+        inserted = torch.stack(added)[:, centre]
+        full_dose = math.sqrt(1 - 0.01)  # insertion adds what the full dose lacks
+        assert inserted.std() / full_dose / direct.std() == pytest.approx(share, abs=within), arriving
+
+
+def test_a_sampled_ramp_reads_too_low_and_unpadded_much_more_so() -> None:
+    hu = disk(SMALL, 100)
+    lines = SMALL.project(hu)
+    low = {}
+    for name, length in (("padded", _ramp(SMALL)[1]), ("as it is", SMALL.n_channels)):
+        f = torch.fft.rfftfreq(length, SMALL.channel_mm)
+        x = f / SMALL.cutoff_per_mm
+        ramp = f * torch.where(x <= 1, 0.5 + 0.5 * torch.cos(math.pi * x), torch.zeros(()))
+        filtered = torch.fft.irfft(torch.fft.rfft(lines, length) * ramp, length)[..., : SMALL.n_channels]
+        wrong = mu_to_hu(_back_projection(filtered, SMALL)) - SMALL.reconstruct(lines)
+        low[name] = wrong[distance_mm(SMALL) < 80].mean().item()
+    print(low)
+    assert low["as it is"] < 3 * low["padded"] < -10
 
 
 def test_a_seed_gives_the_noise_that_shipped_pairs_were_made_with() -> None:

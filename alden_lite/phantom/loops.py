@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 
 from alden_lite.phantom.painting import Structure
-from alden_lite.phantom.parts import CONTENTS
+from alden_lite.phantom.parts import filling
 from alden_lite.phantom.patient import Patient
 from alden_lite.phantom.shapes import Curve, Shape, Tube, Union, spline
 
@@ -63,13 +63,12 @@ def hollow(
             core = piece.inset(2.2 * wall_mm)
             fluids.append(Structure(core, 0.6 * wall, "bowel", ((14, 1.6),), 0.8, lumen_of))
             continue
-        fluid, grain, gas = CONTENTS[content]
+        y, r = np.asarray(piece.path)[:, 1], np.asarray(piece.radius)
+        ends = (float((y - r).min()), float((y + r).max()))
         lumen = piece.inset(wall_mm)
-        fluids.append(Structure(lumen, rng.uniform(*fluid), "bowel", grain, 0.45, lumen_of))
-        if gas[1] > 0:
-            y, r = np.asarray(piece.path)[:, 1], np.asarray(piece.radius)
-            level = (y - r).min() + rng.uniform(*gas) * np.ptp(np.r_[y - r, y + r])
-            gases.append(Structure(lumen, -960, "bowel_gas", ((8, 2.5),), 0.35, lumen_of, 1.0, level))
+        fluid, *gas = filling(rng, lumen, content, label="bowel", y_range=ends, inside=lumen_of)
+        fluids.append(fluid)
+        gases += gas
     return [Structure(Union(tubes), wall, "bowel", ((8, 2.5),), 0.35, inside), *fluids, *gases]
 
 

@@ -29,7 +29,7 @@ from alden_lite.phantom.shapes import (
     spline,
 )
 
-__all__ = ["Frame", "Sections", "bone", "fat_septa", "gut", "jitter", "outline", "spine", "table",
+__all__ = ["Frame", "Sections", "bone", "fat_septa", "filling", "gut", "jitter", "outline", "spine", "table",
            "under_the_skin", "vessel_tree"]  # fmt: skip
 
 MUSCLE: tuple[Grain, ...] = ((7, 2.5), (5, 1.6))
@@ -303,14 +303,26 @@ def gut(
     out = [Structure(shape, wall, label, ((8, 2.5),), 0.3)]
     if content == "collapsed":
         return [*out, Structure(shape.inset(1.8 * wall_mm), 0.55 * wall, label, ((8, 2.5),), 0.8)]
+    return out + filling(rng, shape.inset(wall_mm), content, label=label, y_range=y_range)
+
+
+def filling(
+    rng: np.random.Generator,
+    lumen: Shape,
+    content: str,
+    *,
+    label: str,
+    y_range: tuple[float, float] | None,
+    inside: tuple[str, ...] = (),
+) -> list[Structure]:
+    """What a lumen holds: fluid, and where `content` has any, gas on top of it. Arguments as for `gut`."""
     fluid, grain, gas = CONTENTS[content]
-    lumen = shape.inset(wall_mm)
-    out.append(Structure(lumen, rng.uniform(*fluid), label, grain, 0.4))
+    out = [Structure(lumen, rng.uniform(*fluid), label, grain, 0.4, inside)]
     if gas[1] > 0:
         if y_range is None:
             raise ValueError(f"gas needs the lumen's y_range (content {content!r})")
         level = y_range[0] + rng.uniform(*gas) * (y_range[1] - y_range[0])
-        out.append(Structure(lumen, -960, "bowel_gas", ((8, 2.5),), 0.35, in_front_of_mm=level))
+        out.append(Structure(lumen, -960, "bowel_gas", ((8, 2.5),), 0.35, inside, in_front_of_mm=level))
     return out
 
 

@@ -10,7 +10,7 @@
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** 8-bit grey of a HU, as `grey_levels` in ctview.py: the same operations in the same order, in doubles. */
+/** 8-bit grey of a HU, as `grey_levels` in hounsfield.py: the same operations in the same order, in doubles. */
 export function greyLevel(hu, level, width) {
   return Math.floor(255 * clamp((hu - level) / width + 0.5, 0, 1) + 0.5);
 }

@@ -4,7 +4,7 @@ Pixels go to the browser once, as int16 HU; from then on ctview.js draws by itse
 region are traits: they can be read, set and linked to other widgets, and Python never draws a picture.
 Without a kernel the same module runs in a page of its own (`CTView.to_html`). Not for clinical use.
 
-`grey_levels` and `difference_colours` are the specification: what the browser shows equals them exactly.
+`hounsfield.grey_levels` and `difference_colours` are the specification: the browser shows exactly these.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import anywidget
 import numpy as np
 import traitlets
 
-from alden_lite.hounsfield import WINDOWS, window
+from alden_lite.hounsfield import WINDOWS, grey_levels
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["STATIC_VARIABLE", "CTView", "TooLargeError", "difference_colours", "grey_levels"]
+__all__ = ["STATIC_VARIABLE", "CTView", "TooLargeError", "difference_colours"]
 
 STATIC_VARIABLE = "ALDEN_LITE_STATIC"
 """Environment variable: set to 1, notebooks show the form that needs no kernel, for published pages."""
@@ -66,25 +66,6 @@ class TooLargeError(ValueError):
 
 
 # What the browser shows -----------------------------------------------------------------------------------
-
-
-def grey_levels(hu: np.ndarray, level: float, width: float) -> np.ndarray:
-    """8-bit greys of HU in a window: `floor(255 * hounsfield.window(hu, level, width) + 1/2)`, in float64.
-
-    Args:
-        hu: any shape, in HU.
-        level, width: of the window, in HU; need not be whole.
-
-    Returns:
-        Same shape, uint8.
-
-    Raises:
-        ValueError: if the width is not above 0.
-
-    >>> grey_levels(np.array([-200, 40, 41, 300]), level=40, width=400)
-    array([  0, 128, 128, 255], dtype=uint8)
-    """
-    return np.floor(255 * window(np.asarray(hu, dtype=np.float64), level, width) + 0.5).astype(np.uint8)
 
 
 def difference_colours(hu: np.ndarray, limit_hu: float) -> np.ndarray:
