@@ -11,9 +11,6 @@ import gzip
 import hashlib
 import json
 import math
-import os
-import tempfile
-import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +25,7 @@ from tqdm.auto import tqdm
 from alden_lite import assets
 from alden_lite.dicom import read_series
 from alden_lite.hounsfield import AIR_HU
+from alden_lite.npz import read_npz, write_npz
 from alden_lite.scanner import Scanner, insert_noise
 
 __all__ = [
@@ -276,15 +274,15 @@ def make_pairs(
         raise ValueError(f"slices {outside} are outside the volume's {depth}")
     folder = Path(cache) if cache is not None else assets.cache_folder() / "pairs"
     file = folder / f"{_pairs_key(volume, slices, protocol, seed)}.npz"
-    stored = _read_npz(file)
+    stored = read_npz(file)
     if stored is None:
         jobs = [(z, repeat) for repeat in range(protocol.repeats) for z in slices]
         bar = tqdm(jobs, desc="low-dose scans", unit="slice", disable=not progress, leave=False)
         made = [_scan(volume, z, protocol, np.random.default_rng([seed, z, repeat])) for z, repeat in bar]
         low, normal, dose = (np.stack(column) for column in zip(*made, strict=True))
-        stored = Pairs(low, normal, dose, np.array([z for z, _ in jobs]))
-        _write_npz(file, low=low, normal=normal, dose=dose, slices=stored.slices)
-    return stored
+        stored = {"low": low, "normal": normal, "dose": dose, "slices": np.array([z for z, _ in jobs])}
+        write_npz(file, **stored)
+    return Pairs(**stored)
 
 
 def _scan(
@@ -473,24 +471,3 @@ def _pairs_key(volume: Volume, slices: Sequence[int], protocol: DoseProtocol, se
     recipe = {"version": 2, "slices": list(slices), "seed": seed, "scanner": scanner, **asdict(protocol)}
     content.update(json.dumps(recipe, sort_keys=True).encode())
     return content.hexdigest()[:24]
-
-
-def _read_npz(file: Path) -> Pairs | None:
-    """Finished pairs, or None if there are none or the file is damaged: then they are made again."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return Pairs(**{name: stored[name] for name in ("low", "normal", "dose", "slices")})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def _write_npz(file: Path, **arrays: np.ndarray) -> None:
-    """Write beside the final name, then rename: a cut-off run leaves no half file behind."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".npz", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            np.savez(out, **arrays)  # type: ignore[arg-type]
-        os.replace(name, file)
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor
 
 from alden_lite import assets
 from alden_lite.hounsfield import Window
-from alden_lite.pvm import PVM, load_pvm
+from alden_lite.pvm import _MODELS, INPUTS, PVM, bfloat16_gain, crop_to_grid, load_pvm, random_pvm
 
 # Tokens of the ONNX graph that the weights came in, at (row 18, column 7) and (30, 33), channels 0
 # to 3, and the mean magnitude of the map. Made once with onnxruntime 1.32 (largest difference from
@@ -178,6 +184,39 @@ def test_it_runs_under_bfloat16_autocast(pvm: PVM) -> None:
 # The convolutional one
 
 
+@pytest.mark.parametrize(
+    ("name", "tap", "channels", "stride"),
+    [("resnet18", 3, 128, 8), ("convnext_atto", 2, 80, 8), ("deit_tiny_patch16_224", 7, 192, 16)],
+)
+def test_any_stage_or_block_of_a_timm_model_can_be_tapped(
+    name: str, tap: int, channels: int, stride: int
+) -> None:
+    options = {"dynamic_img_size": True} if "patch" in name else {}
+    backbone = timm.create_model(name, **options)
+    pvm = wrapped(backbone, taps=(1, tap), patch_size=16)
+    maps = pvm(soft_tissue(height=32, width=64))
+    assert pvm.channels[1] == channels
+    assert maps[1].shape == (1, channels, 32 // stride, 64 // stride)
+
+
+def test_nothing_is_computed_beyond_the_last_tap(pvm: PVM) -> None:
+    ran: list[int] = []
+    shallow = load_pvm(taps=(2, 5))
+    hooks = [
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(shallow.backbone.blocks, start=1)
+    ]
+    shallow(soft_tissue())
+    for hook in hooks:
+        hook.remove()
+    assert ran == [1, 2, 3, 4, 5]
+
+
+def wrapped(backbone: Any, **options: Any) -> PVM:
+    half: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    return PVM(backbone, **({"name": "x", "windows": "abdomen", "weights_sha256": "", **half} | options))
+
+
 def test_lite0_taps_are_its_stages(lite0: PVM) -> None:
     maps = lite0(soft_tissue(height=56, width=57))
     assert lite0.channels == (16, 24, 40, 112, 320)
@@ -203,27 +242,189 @@ def test_lite0_knows_a_cat_from_a_coffee(lite0: PVM, picture: str, classes: set[
     assert logits.argmax().item() in classes
 
 
-def test_sam_takes_any_multiple_of_its_patch() -> None:
-    import timm
-
-    tiny = timm.create_model(
+def tiny_sam() -> Any:
+    return timm.create_model(
         "samvit_base_patch16", depth=2, embed_dim=48, num_heads=2, global_attn_indexes=(1,)
     )
-    pvm = PVM(
-        tiny,
-        name="tiny_sam",
-        taps=(1, 2),
-        windows="abdomen",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        patch_size=16,
-        weights_sha256="",
-    )
+
+
+def test_sam_takes_any_multiple_of_its_patch() -> None:
+    pvm = wrapped(tiny_sam(), taps=(1, 2), patch_size=16)
     maps = pvm(soft_tissue(height=64, width=96))
     assert [tuple(m.shape) for m in maps] == [(1, 48, 4, 6)] * 2
 
 
+# Precision
+
+
+def test_bfloat16_changes_the_maps_a_little_and_their_kind_not_at_all(pvm: PVM) -> None:
+    rough = load_pvm(precision="bfloat16")
+    hu = soft_tissue().requires_grad_()
+    maps = rough(hu)
+    maps[-1].square().mean().backward()
+    assert hu.grad is not None and hu.grad.isfinite().all()
+    for a, b in zip(maps, pvm(hu), strict=True):
+        assert a.dtype == torch.float32
+        assert 1e-4 < (a - b).norm() / b.norm() < 0.05
+
+
+def test_float32_is_not_changed_by_what_the_machine_gains(pvm: PVM) -> None:
+    assert not pvm.rounds_to_bfloat16(torch.device("cpu"))
+    assert pvm(soft_tissue())[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("gain", "rounds"), [(5.0, True), (1.1, False), (0.4, False)])
+def test_auto_is_bfloat16_where_it_is_faster(
+    gain: float, rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alden_lite.pvm.bfloat16_gain", lambda device_type: gain)
+    assert load_pvm("efficientnet_lite0", precision="auto").rounds_to_bfloat16(torch.device("cpu")) is rounds
+
+
+def test_the_gain_is_a_ratio_measured_once() -> None:
+    assert 0.001 < bfloat16_gain("cpu") < 1000
+    assert bfloat16_gain("cpu") == bfloat16_gain("cpu")
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="no precision 'half'; there are float32, bfloat16, auto"):
+        load_pvm("efficientnet_lite0", precision="half")
+
+
+# The grid of patches
+
+
+def test_the_middle_is_cropped_to_whole_patches() -> None:
+    image = np.arange(31 * 17).reshape(31, 17)
+    cropped = crop_to_grid(image, 14)
+    assert np.array_equal(cropped, image[1:29, 1:15])  # 3 rows and 3 columns too many: 1 before, 2 after
+    assert np.shares_memory(cropped, image)
+    assert torch.equal(crop_to_grid(torch.from_numpy(image), 14), torch.from_numpy(cropped))
+
+
+def test_what_fits_stays_whole() -> None:
+    assert crop_to_grid(torch.zeros(2, 1, 28, 42)).shape == (2, 1, 28, 42)
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((13, 40), 14), ((40, 13), 14), ((40, 40), 0)])
+def test_an_image_smaller_than_a_patch_is_refused(shape: tuple[int, int], patch: int) -> None:
+    with pytest.raises(ValueError, match="no patch of .* fits into an image of"):
+        crop_to_grid(np.zeros(shape), patch)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_every_choice_of_input_can_be_looked_through(name: str) -> None:
+    pvm = load_pvm("efficientnet_lite0", windows=INPUTS[name])
+    grey = pvm.image(torch.tensor([-600.0, 50.0, 300.0]).view(1, 1, 1, 3)) * pvm.std + pvm.mean
+    same = torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(grey[:, 0], grey[:, 2])
+    assert same == (name != "three")
+    inside = (grey > 0) & (grey < 1)
+    assert bool(inside[0, 0, 0, 0]) == (name != "soft")  # lung is black in the window of soft tissue
+
+
 # Loading
+
+
+def test_random_weights_say_that_they_are_and_follow_the_seed(pvm: PVM) -> None:
+    one, again, other = (random_pvm(seed, taps=(1, 9)) for seed in (3, 3, 4))
+    assert one.name == "random_vit" and one.taps == (1, 9) and one.patch_size == 14
+    assert one.weights_sha256 == again.weights_sha256
+    assert len({one.weights_sha256, other.weights_sha256, pvm.weights_sha256}) == 3
+    hu = soft_tissue()
+    assert torch.equal(one(hu)[1], again(hu)[1]) and not torch.allclose(one(hu)[1], other(hu)[1])
+    assert not any(parameter.requires_grad for parameter in one.parameters())
+
+
+def test_the_blocks_of_the_random_network_do_something() -> None:
+    first, last = random_pvm(taps=(1, 12))(soft_tissue())
+    assert (last - first).norm() / first.norm() > 0.5
+
+
+def as_published(tmp_path: Path, name: str, wrap: Any = lambda weights: weights) -> Path:
+    """A file of tiny SAM's weights in the names of SAM's own code, as MedSAM's is."""
+    torch.manual_seed(0)
+    weights = {
+        f"image_encoder.{key.replace('mlp.fc', 'mlp.lin')}": value
+        for key, value in tiny_sam().state_dict().items()
+    }
+    weights["mask_decoder.iou_token.weight"] = torch.zeros(1, 256)
+    path = tmp_path / name
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(weights, path)
+    else:
+        torch.save(wrap(weights), path)
+    return path
+
+
+@pytest.fixture
+def small_medsam(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"depth": 2, "embed_dim": 48, "num_heads": 2, "global_attn_indexes": (1,)}
+    monkeypatch.setattr(
+        "alden_lite.pvm._MODELS", {"medsam_vitb": replace(_MODELS["medsam_vitb"], options=small)}
+    )
+
+
+@pytest.mark.usefixtures("small_medsam")
+@pytest.mark.parametrize("name", ["medsam_vit_b.pth", "medsam.safetensors"])
+def test_medsam_comes_from_a_file(tmp_path: Path, name: str) -> None:
+    file = as_published(tmp_path, name)
+    pvm = load_pvm("medsam_vitb", taps=(1, 2), weights=file)
+    torch.manual_seed(0)
+    expected = wrapped(tiny_sam(), taps=(1, 2), patch_size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    hu = soft_tissue(height=64, width=64)
+    for a, b in zip(pvm(hu), expected(hu), strict=True):
+        torch.testing.assert_close(a, b)
+    assert pvm.image(torch.full((1, 1, 16, 16), 50.0)).unique().tolist() == [0.5]  # greys as they are
+    assert pvm.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.usefixtures("small_medsam")
+def test_a_checkpoint_of_medsams_training_will_do(tmp_path: Path) -> None:
+    file = as_published(tmp_path, "latest.pth", wrap=lambda weights: {"model": weights, "epoch": 3})
+    assert load_pvm("medsam_vitb", taps=(2,), weights=file).channels == (48,)
+
+
+@pytest.mark.usefixtures("small_medsam")
+def test_a_file_that_is_not_medsam_is_refused(tmp_path: Path) -> None:
+    torch.save({"image_encoder.pos_embed": torch.zeros(1)}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "text.pth").write_text("not a file of weights")
+    (tmp_path / "text.safetensors").write_text("not a file of weights")
+    for name, words in {
+        "other.pth": "does not hold samvit_base_patch16",
+        "list.pth": "holds list, not tensors by name",
+        "text.pth": "cannot be read as weights alone",
+        "text.safetensors": "cannot be read as weights alone",
+    }.items():
+        with pytest.raises(assets.AssetError, match=words):
+            load_pvm("medsam_vitb", taps=(2,), weights=tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        load_pvm("medsam_vitb", taps=(2,), weights=tmp_path / "missing.pth")
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("exploded"),))
+
+
+@pytest.mark.usefixtures("small_medsam")
+def test_a_file_with_code_in_it_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
+    torch.save({"model": Bomb()}, tmp_path / "zipped.pth")
+    for name in ("bomb.pth", "zipped.pth"):
+        with pytest.raises(assets.AssetError, match="cannot be read as weights alone"):
+            load_pvm("medsam_vitb", taps=(2,), weights=tmp_path / name)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_file_is_for_medsam_and_medsam_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="medsam_vitb needs its file: .*medsam_vit_b.pth"):
+        load_pvm("medsam_vitb")
+    with pytest.raises(ValueError, match="weights= is for medsam_vitb alone"):
+        load_pvm("dinov2_vits14", weights=tmp_path / "mine.pth")
 
 
 def test_which_weights_they_are_is_known(pvm: PVM, lite0: PVM) -> None:
