@@ -291,21 +291,24 @@ def load_pvm(
 def random_pvm(
     seed: int = 0,
     *,
+    layer_scale: float = 1e-5,
     taps: Sequence[int] | None = None,
     windows: Windows = "abdomen",
     precision: str = "float32",
 ) -> PVM:
     """DINOv2's ViT-S/14 that has learned nothing: a control, never a substitute. Its name is `random_vit`.
 
-    Weights are drawn as timm draws them before training, but LayerScale is 1 instead of 1e-5, at which
-    the blocks would do nothing.
+    Weights are drawn as timm draws them before training. There LayerScale, the factor of what a block adds to
+    its tokens, is 1e-5: the network is a random projection of each patch plus its random position embedding,
+    and all blocks give the same map. With 1 the blocks mix tokens, at random.
 
     Args:
         seed: same seed, same weights.
+        layer_scale: 1e-5 as before DINOv2's training, or 1 for blocks at work.
         taps, windows, precision: as for `load_pvm`.
     """
     model = _MODELS["dinov2_vits14"]
-    backbone = _build(model, pretrained=False, seed=seed, init_values=1.0)
+    backbone = _build(model, pretrained=False, seed=seed, init_values=layer_scale)
     return _frozen(
         "random_vit", model, backbone, _digest(backbone), taps=taps, windows=windows, precision=precision
     )

@@ -335,8 +335,10 @@ def test_random_weights_say_that_they_are_and_follow_the_seed(pvm: PVM) -> None:
     assert not any(parameter.requires_grad for parameter in one.parameters())
 
 
-def test_the_blocks_of_the_random_network_do_something() -> None:
+def test_the_random_networks_blocks_do_nothing_unless_their_layer_scale_is_raised() -> None:
     first, last = random_pvm(taps=(1, 12))(soft_tissue())
+    assert (last - first).norm() / first.norm() < 1e-3
+    first, last = random_pvm(layer_scale=1, taps=(1, 12))(soft_tissue())
     assert (last - first).norm() / first.norm() > 0.5
 
 
