@@ -26,7 +26,8 @@ from PIL import Image
 
 from alden_lite.data import load_sample
 from alden_lite.hounsfield import WINDOWS, grey_levels
-from alden_lite.viewer import CTView, difference_colours
+from alden_lite.viewer import CTView, TokenView, difference_colours, similarity_colours
+from alden_lite.viewer.tokenview import cosines, quantised
 
 SIZE = (3, 40, 56)  # not square: rows are not columns
 LONGEST_MS = 60_000
@@ -418,6 +419,297 @@ def axe_source():
     return package.joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
+# Tokens, on a page without kernel and network
+
+SIDE = 8
+GRID = (SIZE[1] // SIDE, SIZE[2] // SIDE)  # 5 x 7 tokens
+IMPORT = """async ([source, tokens, query]) => {
+  const bytes = new TextEncoder().encode(source);
+  let text = "";
+  for (const byte of bytes) text += String.fromCharCode(byte);
+  const { cosines } = await import(`data:text/javascript;charset=utf-8;base64,${btoa(text)}`);
+  return [...cosines(Int8Array.from(tokens), Int8Array.from(query))];
+}"""
+
+
+def maps(seed, channels=12):
+    """(Z, C, h, w): features that differ in length, some alike, and one token of zeros."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(SIZE[0], channels, *GRID)) * rng.uniform(0.1, 10, (SIZE[0], 1, *GRID))
+    noise[:, :, 1:4, 2:5] += np.arange(channels)[:, None, None] * 3  # these are alike
+    noise[:, :, 0, 0] = 0
+    return noise
+
+
+def token_view(**options):
+    titles = ["low dose", "normal dose"]
+    layers = {
+        name: {title: maps(10 * n + i, 64 + n) for i, title in enumerate(titles)}
+        for n, name in enumerate(("block 4", "block 9"))
+    }
+    panels = {title: ct(i) for i, title in enumerate(titles)}
+    options = {"spacing_mm": 0.7, "difference": True, "slice": 1} | options
+    return TokenView(panels, features=layers, **options)
+
+
+def token_frame(page):
+    frame = frame_of(page)
+    frame.locator(".tokens p").wait_for()
+    return frame
+
+
+def overlays(place):
+    """RGBA of the similarities of all panels that have any, (P, h, w, 4)."""
+    place.evaluate(FRAMES)
+    return np.stack([read(canvas) for canvas in place.locator(".picture .overlay").all()])
+
+
+def expected_overlays(view):
+    blank = np.zeros((*GRID, 4), np.uint8)
+    colours = [similarity_colours(one, view.threshold) for one in view.similarities().values()]
+    return np.stack([*(colours or [blank, blank]), blank])  # the last one is the difference's
+
+
+def click_token(page, frame, row, column, panel=0):
+    box = frame.locator(".box:visible").nth(panel).bounding_box()
+    at = [(column + 0.4) / GRID[1] * box["width"], (row + 0.7) / GRID[0] * box["height"]]
+    page.mouse.click(box["x"] + at[0], box["y"] + at[1])
+    frame.evaluate(FRAMES)
+
+
+def token_words(frame):
+    frame.evaluate(FRAMES)
+    return frame.locator(".tokens p").text_content()
+
+
+def test_the_browser_computes_pythons_cosines_to_the_last_bit(browser):
+    page = browser.new_page()
+    page.goto("about:blank")
+    for channels in (1, 12, 384):
+        tokens = quantised(maps(channels, channels)[0]).reshape(-1, channels)
+        for query in tokens[[0, 9, 20]]:  # the first one is all zeros
+            numbers = page.evaluate(IMPORT, [TokenView._esm, tokens.ravel().tolist(), query.tolist()])
+            assert numbers == cosines(tokens, query).tolist()
+    page.close()
+
+
+def test_a_click_lays_the_similarities_over_all_panels_as_python_says(static_page):
+    view = token_view()
+    page = static_page(view, viewport=TALL)
+    frame = token_frame(page)
+    assert np.array_equal(overlays(frame), expected_overlays(view))  # nothing yet
+    assert token_words(frame).startswith("Click the picture")
+    for panel, row, column, threshold, layer in [
+        (0, 2, 3, 0.5, "block 4"),
+        (1, 0, 6, -0.25, "block 9"),
+        (0, 4, 0, 0.99, "block 9"),
+        (1, 0, 0, 0, "block 4"),
+    ]:
+        click_token(page, frame, row, column, panel)
+        slider(frame, "threshold").evaluate(MOVE, threshold)
+        frame.get_by_label("Layer").select_option(layer)
+        view.token = {"panel": panel, "row": row, "column": column}
+        view.threshold, view.layer = threshold, layer
+        assert np.array_equal(overlays(frame), expected_overlays(view)), (panel, row, column)
+        shares = [
+            f"{np.floor(100 * np.mean(one >= threshold) + 0.5):.0f} % of {title}"
+            for title, one in view.similarities().items()
+        ]
+        assert token_words(frame) == (
+            f"Token row {row} column {column} of {view.token['panel']}, slice 1. Similarity of "
+            f"{threshold:.2f} or more in {layer}: {', '.join(shares)}"
+        ).replace(" -", " −")
+    assert np.array_equal(shown(frame), expected(view, 40, 400, 1))  # below, the CT is as it was
+
+
+def test_another_slice_is_compared_with_the_same_token(static_page):
+    view = token_view(token={"panel": 1, "row": 2, "column": 3})
+    frame = token_frame(static_page(view))
+    assert frame.locator(".marks rect").count() == 2  # a frame, in two colours
+    slider(frame, "slice").fill("2")
+    frame.evaluate(FRAMES)
+    view.slice = 2
+    assert np.array_equal(overlays(frame), expected_overlays(view))
+    assert "of normal dose, slice 1." in token_words(frame)
+    assert frame.locator(".marks rect").count() == 0
+
+
+def test_the_pointer_says_the_similarity_below_it(static_page):
+    view = token_view(token={"panel": 0, "row": 2, "column": 3})
+    page = static_page(view, viewport=TALL)
+    frame = token_frame(page)
+    box = frame.locator(".box").nth(1).bounding_box()
+    page.mouse.move(box["x"] + 23.5 / SIZE[2] * box["width"], box["y"] + 8.5 / SIZE[1] * box["height"])
+    frame.evaluate(FRAMES)
+    assert (
+        frame.locator(".marks rect[stroke='#fff']").count() == 1
+    )  # a thin frame of what a click would choose
+    low, normal = (one[1, 2] for one in view.similarities().values())
+    said = frame.locator(".status span").text_content()
+    assert said.startswith(f"(23, 8, 1): low dose {ct(0)[1, 8, 23]} · ".replace("-", "−"))
+    assert said.endswith(f"HU · similarity low dose {low:.2f} · normal dose {normal:.2f}".replace("-", "−"))
+    frame.locator(".box").nth(2).hover()
+    frame.evaluate(FRAMES)
+    assert frame.locator(".marks rect[stroke='#fff']").count() == 0  # a difference has no tokens
+
+
+def test_a_drag_chooses_the_token_below_the_pointer_and_other_tools_do_as_ever(static_page):
+    page = static_page(token_view(), viewport=TALL)
+    frame = token_frame(page)
+    box = frame.locator(".box").nth(1).bounding_box()
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] - 2, steps=3)
+    page.mouse.up()
+    assert token_words(frame).startswith("Token row 4 column 6 of normal dose")
+    assert text(frame) == "L 40 W 400 HU"
+    frame.locator("[data-tool=window]").click()
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 75, box["y"] + 50, steps=2)
+    page.mouse.up()
+    frame.locator(".window", has_text="L 40 W 440 HU").wait_for()
+    assert token_words(frame).startswith("Token row 4 column 6 of normal dose")
+    frame.locator("[data-tool=token]").click()
+    difference = frame.locator(".box").nth(2).bounding_box()
+    page.mouse.click(difference["x"] + 9, difference["y"] + 9)
+    assert token_words(frame).startswith("Token row 4 column 6 of normal dose"), "a difference has no tokens"
+
+
+def test_keys_move_the_token_and_a_screen_reader_hears_of_it(static_page):
+    frame = token_frame(static_page(token_view()))
+    stage = frame.locator(".stage")
+    for key, place in [
+        ("ArrowRight", "row 2 column 4 of low dose"),  # from the middle
+        ("ArrowUp", "row 1 column 4 of low dose"),
+        ("Shift+ArrowLeft", "row 1 column 0 of low dose"),
+        ("ArrowLeft", "row 1 column 0 of low dose"),  # the edge
+        ("Shift+ArrowDown", "row 4 column 0 of low dose"),
+        ("p", "row 4 column 0 of normal dose"),
+        ("p", "row 4 column 0 of low dose"),  # there are two; the difference has no tokens
+        ("ArrowRight", "row 4 column 1 of low dose"),
+        ("PageUp", "row 4 column 1 of low dose, slice 1"),
+        ("ArrowUp", "row 3 column 1 of low dose, slice 2"),
+    ]:
+        stage.press(key)
+        assert token_words(frame).startswith(f"Token {place}"), key
+    frame.wait_for_timeout(700)
+    spoken = frame.locator("[aria-live=polite]").text_content()
+    assert spoken.startswith(
+        "Token row 3 column 1 of low dose, slice 2. Similarity of 0.50 or more in block 4: "
+    )
+    share = spoken.partition(" of low dose, ")[2].rpartition(": ")[2].partition(" of ")[0]
+    name = frame.locator("canvas[role=img]").first.get_attribute("aria-label")
+    assert name == f"low dose, {share} of it similar to the chosen token"
+    stage.press("Escape")
+    assert token_words(frame).startswith("Click the picture")
+    assert not overlays(frame).any()
+    assert frame.locator("canvas[role=img]").first.get_attribute("aria-label") == "low dose"
+
+
+def test_the_overlay_has_an_opacity_of_its_own(static_page):
+    labels = np.ones(SIZE, np.uint8)
+    frame = token_frame(static_page(token_view(labels=labels, overlay_opacity=0.25, opacity=0.75)))
+    frame.evaluate(FRAMES)
+    overlay, label = frame.locator(".overlay").first, frame.locator("canvas[aria-hidden]:not(.overlay)").first
+    assert overlay.evaluate("one => one.style.opacity") == "0.25"
+    slider(frame, "overlay_opacity").fill("0.9")
+    frame.evaluate(FRAMES)
+    assert overlay.evaluate("one => one.style.opacity") == "0.9"
+    assert label.evaluate("one => one.style.opacity") == "0.75"
+
+
+def test_with_a_curtain_each_side_has_its_own_overlay_and_tokens(static_page):
+    page = static_page(token_view(), viewport=TALL)
+    frame = token_frame(page)
+    frame.locator("[data-tool=wipe]").click()
+    frame.get_by_role("slider", name="Curtain").fill("30")
+    frame.evaluate(FRAMES)
+    for column, title in ((0, "low dose"), (5, "normal dose")):
+        click_token(page, frame, 3, column)
+        assert token_words(frame).startswith(f"Token row 3 column {column} of {title}")
+        assert frame.locator(".panel:visible .marks rect[stroke='#ffe14d']").count() == 1
+    clips = frame.locator(".panel:visible .overlay").evaluate_all("all => all.map(one => one.style.clipPath)")
+    assert clips == ["inset(0px 70% 0px 0px)", "inset(0px 0px 0px 30%)"]
+    frame.get_by_role("slider", name="Curtain").fill("95")
+    frame.evaluate(FRAMES)
+    assert frame.locator(".panel:visible .marks rect[stroke='#ffe14d']").count() == 0, (
+        "its picture is covered"
+    )
+    frame.locator("[data-tool=wipe]").click()
+    frame.evaluate(FRAMES)
+    for number in range(3):
+        overlay = frame.locator(".picture").nth(number).locator(".overlay")
+        assert overlay.evaluate_all("all => all.map(one => one.style.clipPath)") == [""]
+
+
+def test_an_enlarged_picture_has_its_tokens_where_they_are_seen(static_page):
+    page = static_page(token_view(), viewport=TALL)
+    frame = token_frame(page)
+    box = frame.locator(".box").first.bounding_box()
+    frame.locator(".box").first.hover(position={"x": box["width"] - 1, "y": box["height"] - 1})
+    page.keyboard.down("Control")
+    for _ in range(5):
+        page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    frame.evaluate(FRAMES)
+    page.mouse.click(box["x"] + 5, box["y"] + 5)  # more than four times as large: the last row and columns
+    assert token_words(frame).startswith("Token row 4 column 6 of low dose")
+
+
+def test_two_fingers_enlarge_and_choose_no_token(static_page):
+    page = static_page(token_view(), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    frame = token_frame(page)
+    box = frame.locator(".box").first.bounding_box()
+    fingers = page.context.new_cdp_session(page)
+
+    def touch(kind, *places):
+        points = [{"x": box["x"] + x, "y": box["y"] + y, "id": n} for n, (x, y) in enumerate(places)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (5, 5))
+    touch("touchEnd")
+    assert token_words(frame).startswith("Token row 0 column 0 of low dose")
+    touch("touchStart", (50, 50))
+    touch("touchStart", (50, 50), (80, 50))
+    touch("touchMove", (40, 50), (100, 50))
+    touch("touchEnd")
+    assert token_words(frame).startswith("Token row 0 column 0 of low dose")
+    assert "scale(2)" in frame.locator(".picture").first.evaluate("one => one.style.transform")
+    assert frame.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_tokens_of_a_down_sampled_picture_keep_their_places(browser, tmp_path):
+    """Squares of 3 pixels leave 13 rows and 18 columns; 5 x 7 tokens of 8 / 3 pixels reach beyond them."""
+    view = token_view(token={"panel": 0, "row": 2, "column": 3})
+    path = tmp_path / "page.html"
+    path.write_text(f"<!DOCTYPE html>{view.to_html(downsample=3)}", encoding="ascii")
+    page = browser.new_page(viewport=TALL)
+    page.goto(path.as_uri())
+    frame = token_frame(page)
+    frame.evaluate(FRAMES)
+    overlay, picture = (
+        frame.locator(place).first.bounding_box() for place in (".overlay", ".picture canvas[role=img]")
+    )
+    assert overlay["width"] / picture["width"] == pytest.approx(7 * 8 / 3 / 18, abs=0.01)
+    assert overlay["height"] / picture["height"] == pytest.approx(5 * 8 / 3 / 13, abs=0.01)
+    assert np.array_equal(overlays(frame), expected_overlays(view))
+    for pixel, column in ((4, 1), (5, 2), (17, 6)):  # their middles are 13.5, 16.5 and 52.5 in the volume
+        page.mouse.click(picture["x"] + (pixel + 0.5) / 18 * picture["width"], picture["y"] + 3)
+        assert token_words(frame).startswith(f"Token row 0 column {column} of low dose")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_with_tokens_is_accessible(static_page, scheme):
+    page = static_page(token_view(), color_scheme=scheme, bypass_csp=True)
+    frame = token_frame(page)
+    frame.locator(".stage").press("ArrowRight")
+    frame.get_by_text("Mouse, touch and keys").click()
+    frame.evaluate(axe_source())
+    assert frame.evaluate(AXE, None) == []
+
+
 # JupyterLab with a kernel
 
 CELLS = [
@@ -504,10 +796,21 @@ def write_notebook(path: Path, cells):
 @pytest.fixture(scope="module")
 def notebook(browser, lab):
     """The notebook, run from top to bottom in JupyterLab, and what has gone over its kernel's line since."""
-    address, token, work = lab
+    work = lab[-1]
     np.savez(work / "scans.npz", **{"low dose": ct(0), "denoised": ct(1), "normal dose": ct(2)})
     np.save(work / "windows.npy", windows())
     write_notebook(work / "viewer.ipynb", CELLS)
+    page, line = run_notebook(browser, lab, "viewer.ipynb")
+    page.locator(".noUi-handle").wait_for()
+    page.get_by_label("window", exact=True).wait_for()
+    page.wait_for_timeout(500)
+    yield page, line
+    page.close()
+
+
+def run_notebook(browser, lab, name):
+    """A page with the notebook and its viewer, and the sizes of what goes over its kernel's line."""
+    address, token, _ = lab
     page = browser.new_page(viewport={"width": 1200, "height": 1600})
     page.set_default_timeout(LONGEST_MS)
     line = []
@@ -517,17 +820,13 @@ def notebook(browser, lab):
             socket.on(event, lambda data, event=event: line.append((event, len(data))))
 
     page.on("websocket", listen)
-    page.goto(f"{address}/doc/tree/viewer.ipynb?token={token}&reset", wait_until="domcontentloaded")
+    page.goto(f"{address}/doc/tree/{name}?token={token}&reset", wait_until="domcontentloaded")
     idle = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
     page.wait_for_function(idle, timeout=LONGEST_MS)
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
     page.locator(".alden-lite-ctview .window").wait_for()
-    page.locator(".noUi-handle").wait_for()
-    page.get_by_label("window", exact=True).wait_for()
     page.wait_for_function(idle)  # JupyterLab takes the focus when the last cell has run
-    page.wait_for_timeout(500)
-    yield page, line
-    page.close()
+    return page, line
 
 
 def heard(page, part):
@@ -618,6 +917,57 @@ def test_in_jupyter_the_viewer_is_accessible_in_the_dark(notebook):
     page, _ = notebook
     page.evaluate(axe_source())
     assert page.evaluate(AXE, ".alden-lite-ctview") == []
+
+
+TOKEN_CELLS = [
+    """import numpy as np
+from alden_lite.viewer import TokenView
+saved, titles = np.load("tokens.npz"), ["low dose", "normal dose"]
+scans = {title: saved[title] for title in titles}
+layers = {layer: {title: saved[f"{layer} {title}"] for title in titles} for layer in ("block 4", "block 9")}
+view = TokenView(scans, features=layers, difference=True, slice=1)
+view""",
+    """import ipywidgets as widgets
+heard = widgets.Label()
+def hear(change):
+    heard.value = f"{view.token} {view.layer} {view.threshold}"
+view.observe(hear, ["token", "layer", "threshold"])
+heard""",
+    """choose = widgets.Button(description="choose in Python")
+@choose.on_click
+def chosen(_):
+    with view.hold_sync():
+        view.token, view.threshold = {"panel": 1, "row": 0, "column": 5}, -0.3
+choose""",
+]
+
+
+def test_in_jupyter_a_token_is_chosen_in_the_browser_or_in_python(browser, lab):
+    view, saved = token_view(), {"low dose": ct(0), "normal dose": ct(1)}
+    for n, layer in enumerate(("block 4", "block 9")):
+        saved |= {f"{layer} {title}": maps(10 * n + i, 64 + n) for i, title in enumerate(list(saved)[:2])}
+    np.savez(lab[-1] / "tokens.npz", **saved)
+    write_notebook(lab[-1] / "tokens.ipynb", TOKEN_CELLS)
+    page, line = run_notebook(browser, lab, "tokens.ipynb")
+    page.get_by_role("button", name="choose in Python").wait_for()
+    page.wait_for_timeout(500)
+    line.clear()
+    click_token(page, page, 3, 1, panel=1)
+    page.get_by_label("Layer").select_option("block 9")
+    view.token, view.layer = {"panel": 1, "row": 3, "column": 1}, "block 9"
+    assert heard(page, f"{view.token} block 9 0.5")
+    assert np.array_equal(overlays(page), expected_overlays(view))
+    page.get_by_role("button", name="choose in Python").click()
+    view.token, view.threshold = {"panel": 1, "row": 0, "column": 5}, -0.3
+    assert heard(page, f"{view.token} block 9 -0.3")
+    page.locator(".tokens p", has_text="Token row 0 column 5 of normal dose").wait_for()
+    assert np.array_equal(overlays(page), expected_overlays(view))
+    page.locator(".stage").press("Escape")
+    assert heard(page, "None block 9 -0.3")
+    assert max(size for _, size in line) < len(view._features) / 2  # features went over once, before
+    page.evaluate(axe_source())
+    assert page.evaluate(AXE, ".alden-lite-ctview") == []
+    page.close()
 
 
 def test_chapter_01_runs_in_jupyter_and_its_viewer_shows_what_python_says(browser, lab):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from alden_lite import hounsfield, metrics, plots
 from alden_lite.hounsfield import Window
+from alden_lite.organs import ProbeResult
 
 
 def ct(seed=0, shape=(24, 32)):
@@ -216,6 +217,82 @@ def test_maps_that_have_no_colours_are_refused(maps, titles):
         plots.feature_colours(maps, titles)
 
 
+def test_what_is_not_body_is_black_and_has_no_say_in_the_colours():
+    maps = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    body = torch.ones(1, 4, 4, dtype=torch.bool)
+    body[0, 0] = False
+    table = maps.clone()
+    table[:, :, 0] *= 50  # something loud outside the body
+    pictures = [
+        np.asarray(plots.feature_colours([one], ["block 4"], foreground=body).axes[0].images[0].get_array())
+        for one in (maps, table)
+    ]
+    assert np.array_equal(*pictures)
+    assert not pictures[0][0].any() and pictures[0][1:].any(-1).all()
+
+
+def test_slices_stand_before_their_rows_in_their_window():
+    maps = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    slices = {"slice 1": np.full((8, 8), 10.0), "slice 2": np.full((8, 8), 20.0)}
+    figure = plots.feature_colours([maps, maps], ["a", "b"], slices=slices, window="lung")
+    assert [axis.get_ylabel() for axis in figure.axes] == ["slice 1", "", "", "slice 2", "", ""]
+    assert [axis.get_title() for axis in figure.axes] == ["", "a", "b", "", "", ""]
+    shown = [figure.axes[n].images[0] for n in (0, 3)]
+    assert [picture.get_array()[0, 0] for picture in shown] == [10, 20]
+    assert shown[0].get_clim() == (-1350, 150)
+    assert "L -600 W 1500 HU" in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_slice_for_every_row_of_feature_maps_is_needed(count):
+    slices = {f"slice {n}": np.zeros((8, 8)) for n in range(count)}
+    with pytest.raises(ValueError, match="need as many slices|1 to 2 panels"):
+        plots.feature_colours([torch.zeros(2, 4, 2, 2)], ["a"], slices=slices)
+
+
+def organ_groups():
+    groups = np.zeros((6, 6), np.uint8)
+    groups[0, :2] = 1  # two tokens of lung: too few for a name
+    groups[3:, :3] = 4  # liver, its middle at row 4, column 1
+    groups[3, 5] = groups[5, 4:] = 4  # and smaller parts of it
+    return groups
+
+
+def test_organs_are_coloured_by_group_and_named_in_their_largest_part():
+    figure = plots.organ_maps({"labels": (np.zeros((12, 12)), organ_groups())})
+    (axis,) = figure.axes
+    (name,) = axis.texts
+    assert name.get_text() == "liver"
+    assert name.get_position() == (2.5, 8.5)  # of 12 x 12 pixels: token (4, 1) covers rows 8-9, columns 2-3
+    ct, layer = axis.images
+    assert ct.get_clim() == (-150, 250)
+    assert (layer.get_array().mask == (organ_groups() == 0)).all()
+    colours = layer.cmap(layer.norm(np.array([1, 4, 10])))
+    expected = [plots.ORGAN_COLOURS[n] for n in (0, 3, 9)]
+    assert [mpl.colors.to_hex(colour).upper() for colour in colours] == expected
+    assert layer.get_alpha() == 0.55
+    assert layer.get_extent() == [-0.5, 11.5, 11.5, -0.5]
+
+
+def test_there_is_a_colour_for_every_organ_group():
+    from alden_lite.organs import GROUPS
+
+    assert len(plots.ORGAN_COLOURS) == len(set(plots.ORGAN_COLOURS)) == len(GROUPS)
+
+
+@pytest.mark.parametrize("groups", [np.full((2, 2), 11), np.full((2, 2), 0.5), np.zeros(4), -np.eye(2)])
+def test_groups_that_are_none_are_refused(groups):
+    with pytest.raises(ValueError, match="groups of 'labels' are whole numbers from 0 to 10"):
+        plots.organ_maps({"labels": (np.zeros((4, 4)), groups)})
+
+
+def test_organ_maps_take_one_to_four_panels():
+    panel = (np.zeros((4, 4)), np.zeros((2, 2), int))
+    for count in (0, 5):
+        with pytest.raises(ValueError, match="1 to 4 panels"):
+            plots.organ_maps({str(n): panel for n in range(count)})
+
+
 # Curves, sinograms, spectra
 
 
@@ -303,6 +380,200 @@ def test_noise_power_is_shown_as_a_share_over_frequencies():
     assert [*rows] == [4, 4] and bottom > top
     with pytest.raises(ValueError, match="1 to 3 spectra, got 0"):
         plots.noise_power({})
+
+
+# Maps over slices
+
+
+def laid_over():
+    """Two panels with maps of 3 x 4 squares over slices of 24 x 32, and the slice alone."""
+    small = torch.arange(12.0).view(3, 4)
+    return {"CT": (ct(0), None), "one": (ct(0), small), "two": (ct(1), small / 2 + 1)}
+
+
+def test_maps_share_one_scale_and_the_bar_names_it():
+    figure = plots.overlays(laid_over(), label="attention (share)", window="lung")
+    alone, one, two, bar = figure.axes
+    assert [axis.get_title() for axis in (alone, one, two)] == ["CT", "one", "two"]
+    assert (len(alone.images), len(one.images), len(two.images)) == (1, 2, 2)
+    assert [axis.images[0].get_clim() for axis in (alone, one, two)] == [(-1350, 150)] * 3
+    assert [axis.images[1].get_clim() for axis in (one, two)] == [(0, 11)] * 2
+    assert np.array_equal(two.images[1].get_array(), np.arange(12.0).reshape(3, 4) / 2 + 1)
+    assert np.array_equal(two.images[0].get_array(), ct(1))
+    assert bar.get_ylabel() == "attention (share)"
+    assert figure.get_supxlabel().startswith("window L -600 W 1500 HU: black from -1350 HU")
+
+
+def test_a_map_covers_its_slice_and_shows_its_squares_unless_blended():
+    for smooth, how in ((False, "nearest"), (True, "bilinear")):
+        axis = plots.overlays(laid_over(), label="x", smooth=smooth).axes[1]
+        grey, colour = axis.images
+        assert colour.get_extent() == grey.get_extent()
+        assert colour.get_interpolation() == how
+        assert axis.get_xlim() == (-0.5, 31.5) and axis.get_ylim() == (23.5, -0.5)
+
+
+def test_signed_maps_are_symmetric_about_a_middle_and_limits_can_be_given():
+    signed = {"a": (ct(), np.array([[-2.0, 1.0]])), "b": (ct(), np.array([[0.5, 1.0]]))}
+    picture = plots.overlays(signed, label="x").axes[0].images[1]
+    assert picture.get_clim() == (-2, 2)
+    expected = mpl.colormaps[plots.DIVERGING](np.linspace(0, 1, 256))[:, :3]
+    assert np.allclose(picture.get_cmap()(np.arange(256))[:, :3], expected)
+    limited = plots.overlays(signed, label="x", limits=(0, 0.5), cmap="magma").axes[1].images[1]
+    assert limited.get_clim() == (0, 0.5)
+    assert np.allclose(limited.get_cmap()(255)[:3], mpl.colormaps["magma"](255)[:3])
+
+
+def test_colours_let_the_slice_through_and_fade_towards_zero():
+    def alpha(**how):
+        return (
+            plots.overlays(laid_over(), label="x", **how).axes[1].images[1].get_cmap()(np.arange(256))[:, 3]
+        )
+
+    assert np.allclose(alpha(opacity=0.4), 0.4)
+    assert np.allclose(alpha(opacity=0.8, fade=True), 0.8 * np.linspace(0, 1, 256) ** 0.5)
+    signed = {"a": (ct(), np.array([[-1.0, 1.0]]))}
+    faded = plots.overlays(signed, label="x", fade=True).axes[0].images[1].get_cmap()(np.arange(256))[:, 3]
+    assert np.allclose(faded, faded[::-1]) and faded.argmin() in (127, 128) and faded[0] == faded.max() == 0.6
+
+
+def test_a_map_of_one_value_has_a_scale():
+    assert plots.overlays({"a": (ct(), np.ones((2, 2)))}, label="x").axes[0].images[1].get_clim() == (1, 2)
+
+
+def test_a_ring_is_drawn_at_the_middle_of_its_square():
+    figure = plots.overlays(laid_over(), label="x", ring=(1, 3))
+    for axis in figure.axes[:3]:
+        rings = [line.get_xydata().tolist() for line in axis.lines]
+        assert rings == [[[27.5, 11.5]]] * 2  # squares of 8 x 8: columns 24 to 31, rows 8 to 15
+        assert {line.get_markeredgecolor() for line in axis.lines} == {"black", "white"}
+    some = plots.overlays(laid_over(), label="x", ring={"two": (0, 0)})
+    assert [len(axis.lines) for axis in some.axes[:3]] == [0, 0, 2]
+    assert some.axes[2].lines[0].get_xydata().tolist() == [[3.5, 3.5]]
+
+
+def test_panels_fill_rows_and_the_rest_stays_empty():
+    five = {str(number): (ct(), np.ones((3, 4))) for number in range(5)}
+    figure = plots.overlays(five, label="x", columns=3)
+    grid = figure.axes[0].get_subplotspec().get_gridspec()
+    assert (grid.nrows, grid.ncols) == (2, 3)
+    assert [axis.get_title() for axis in figure.axes[:6]] == ["0", "1", "2", "3", "4", ""]
+    assert not figure.axes[5].axison
+    for count, rows, columns in ((1, 1, 1), (4, 2, 2)):  # no more columns than panels, no empty row
+        some = plots.overlays(dict([*five.items()][:count]), label="x", columns=2)
+        grid = some.axes[0].get_subplotspec().get_gridspec()
+        assert (grid.nrows, grid.ncols) == (rows, columns)
+
+
+def test_a_zoom_cuts_slice_and_map_alike():
+    axis = plots.overlays(laid_over(), label="x", zoom=(8, 16, 4, 20)).axes[1]
+    assert axis.get_xlim() == (3.5, 19.5) and axis.get_ylim() == (15.5, 7.5)
+    assert axis.images[1].get_extent() == axis.images[0].get_extent()
+
+
+@pytest.mark.parametrize(
+    ("panels", "options", "text"),
+    [
+        ({"a": (ct(), None)}, {}, "overlays take a map at least"),
+        (laid_over(), {"label": " "}, "a label for the colours"),
+        (laid_over(), {"columns": 5}, "1 to 4 columns"),
+        (laid_over(), {"opacity": 0.0}, "opacity above 0"),
+        (laid_over(), {"limits": (1, 1)}, r"limits of the colours must ascend, got \(1, 1\)"),
+        (laid_over(), {"ring": (3, 0)}, r"ring .* \(3, 0\) is outside a map of 3 x 4"),
+        (laid_over(), {"ring": {"three": (0, 0)}}, "rings for panels that are not there: .'three'"),
+        (laid_over(), {"zoom": (0, 30, 0, 10)}, "not inside a slice of 24 x 32"),
+        (laid_over(), {"window": "stomach"}, "no window named 'stomach'"),
+        ({"a": (ct(), torch.zeros(1, 3, 4))}, {}, "the map of 'a' is not .h, w. of finite values"),
+        ({"a": (ct(), torch.full((3, 4), torch.nan))}, {}, "the map of 'a'"),
+        ({"a": (ct(), torch.ones(3, 4)), "b": (ct(shape=(24, 31)), None)}, {}, "of one shape"),
+        ({str(number): (ct(), torch.ones(3, 4)) for number in range(13)}, {}, "1 to 12 panels, got 13"),
+    ],
+)
+def test_overlays_that_cannot_be_drawn_are_refused(panels, options, text):
+    with pytest.raises(ValueError, match=text):
+        plots.overlays(panels, **{"label": "x", **options})
+
+
+# Probes
+
+
+def probed(wrong=0):
+    """Lung, liver and bone in four units, `wrong` of ten livers in each taken for spleen."""
+    truth = np.tile(np.repeat([1, 4, 9], 10), 4)
+    predicted = truth.copy()
+    unit = np.repeat(np.arange(4), 30)
+    for number in range(4):
+        predicted[np.flatnonzero((unit == number) & (truth == 4))[: wrong + number]] = 5
+    return ProbeResult(truth, predicted, unit)
+
+
+def test_accuracy_is_drawn_over_blocks_with_its_interval_and_controls_lie_beside():
+    blocks = {12: probed(4), 1: probed(6), 9: probed(0)}
+    figure = plots.accuracy({"DINOv2": blocks}, {"pixels": probed(2), "place": probed(5)})
+    curve, beside = figure.axes
+    (line,) = [line for line in curve.lines if line.get_label() == "DINOv2"]
+    assert [*line.get_xdata()] == [1, 9, 12]
+    assert [*line.get_ydata()] == [blocks[block].balanced_accuracy for block in (1, 9, 12)]
+    (band,) = curve.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    for block, result in blocks.items():
+        assert {(block, result.interval()[0]), (block, result.interval()[1])} <= corners
+    levels = [line.get_ydata()[0] for line in curve.lines if line.get_linestyle() == ":"]
+    assert levels == [probed(2).balanced_accuracy, probed(5).balanced_accuracy]
+    assert [label.get_text() for label in beside.get_xticklabels()] == ["pixels", "place"]
+    drawn = [tuple(line.get_ydata()) for line in beside.lines]
+    assert drawn[0] == probed(2).interval() and drawn[1] == (probed(2).balanced_accuracy,)
+    assert drawn[2] == probed(5).interval() and drawn[3] == (probed(5).balanced_accuracy,)
+    assert (curve.get_xlabel(), curve.get_ylabel()) == ("block", "balanced accuracy, 95 % interval")
+    assert curve.get_ylim() == (0, 1)
+    assert len({line.get_color() for line in (line, *beside.lines)}) == 3
+
+
+def test_lines_of_accuracy_need_no_controls_and_share_an_axis():
+    figure = plots.accuracy({"sample": {1: probed(), 2: probed()}, "phantoms": {2: probed(3)}}, x="stage")
+    (axis,) = figure.axes
+    assert list(axis.get_xticks()) == [1, 2]
+    assert axis.get_xlabel() == "stage"
+    assert len({line.get_linestyle() for line in axis.lines}) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "controls", "text"),
+    [
+        ({}, {}, "1 to 3 lines"),
+        ({"a": {}}, {}, "1 to 3 lines with one block or more"),
+        ({str(n): {1: probed()} for n in range(4)}, {}, "1 to 3 lines"),
+        ({"a": {1: probed()}}, {str(n): probed() for n in range(6)}, "at most 6 names"),
+    ],
+)
+def test_accuracy_that_cannot_be_drawn_is_refused(lines, controls, text):
+    with pytest.raises(ValueError, match=text):
+        plots.accuracy(lines, controls)
+
+
+def test_confusion_shows_shares_of_each_true_group():
+    figure = plots.confusion({"sample": probed(2)})
+    axis = figure.axes[0]
+    share = axis.images[0].get_array()
+    right = 1 - (2 + 3 + 4 + 5) / 40
+    expected = [[1, 0, 0, 0], [0, right, 1 - right, 0], [np.nan] * 4, [0, 0, 0, 1]]
+    np.testing.assert_allclose(np.ma.filled(share, np.nan), expected)
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["lung", "liver", "spleen", "bone"]
+    rows = [label.get_text() for label in axis.get_yticklabels()]
+    assert rows == ["lung (40)", "liver (40)", "spleen (0)", "bone (40)"]
+    numbers = {text.get_position(): text.get_text() for text in axis.texts}
+    assert numbers == {(0, 0): "100", (1, 1): "65", (2, 1): "35", (3, 3): "100"}
+    assert axis.images[0].get_clim() == (0, 1)
+
+
+def test_two_confusions_have_the_same_groups_and_a_third_is_refused():
+    liver = ProbeResult(np.array([4]), np.array([4]), np.array([0]))
+    figure = plots.confusion({"sample": probed(), "phantoms": liver})
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["sample", "phantoms"]
+    assert figure.axes[1].images[0].get_array().shape == figure.axes[0].images[0].get_array().shape
+    for panels in ({}, dict.fromkeys("abc", liver)):
+        with pytest.raises(ValueError, match="1 or 2 confusion tables"):
+            plots.confusion(panels)
 
 
 # The sliders

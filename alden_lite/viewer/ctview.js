@@ -5,6 +5,8 @@
 // and a static page (`showStatic`). Both get the same state, whose names are the traits of ctview.py.
 //
 // Coordinates: (x, y) in pixels of the slice; pixel i reaches from i to i + 1, its centre is i + 0.5.
+//
+// tokenview.js is put behind this file to make a viewer with one tool and one layer more.
 
 // 1. Arithmetic. Pure functions; ctview.py has the same ones in Python, and a test compares the two.
 
@@ -199,6 +201,10 @@ function make(tag, attributes = {}, ...children) {
 
 const button = (name, title, onclick, more = {}) => make("button", { type: "button", title, onclick, ...more }, name);
 
+/** A shape in yellow on black, which is seen on any grey. */
+const outlined = (tag, shape) => [make(tag, { ...shape, fill: "none", stroke: "#000", "stroke-width": 4 }),
+  make(tag, { ...shape, fill: "none", stroke: "#ffe14d", "stroke-width": 2 })];
+
 /** A row of buttons with a name. */
 const bar = (name, ...children) =>
   make("div", { class: "bar", role: "group", "aria-label": name }, make("span", {}, name), ...children);
@@ -213,7 +219,6 @@ class Viewer {
     this.facts = model.get("_facts"); // sizes, titles, spacing, presets: never changes
     [this.depth, this.rows, this.columns] = this.facts.shape;
     this.view = { scale: 1, x: 0, y: 0 }; // of all panels, in parts of a panel
-    this.tool = "window";
     this.hover = null; // pixel below the pointer
     this.wipe = null; // or {left, right, at}: numbers of two panels, and the curtain's place from 0 to 1
     this.pointers = new Map();
@@ -223,6 +228,24 @@ class Viewer {
     this.build(element);
     this.listen();
     this.layOut();
+  }
+
+  // What a viewer built on this one adds to: traits that change the picture, tools, tools that a click uses, help.
+
+  get watched() {
+    return WATCHED;
+  }
+
+  get tools() {
+    return TOOLS; // the first one is chosen
+  }
+
+  get clickTools() {
+    return ["probe"];
+  }
+
+  get help() {
+    return HELP;
   }
 
   get(name) {
@@ -336,7 +359,7 @@ class Viewer {
 
   /** A labelled native slider for one trait. `spoken` says its value to a screen reader, `shown` to the eye. */
   slider(trait, label, min, max, spoken, shown = spoken, step = 1) {
-    const name = ["slice", "opacity"].includes(trait) ? label : `${label} in HU`;
+    const name = ["level", "width", "difference_hu"].includes(trait) ? `${label} in HU` : label;
     const input = make("input", { type: "range", min, max, step, "aria-label": name,
       oninput: () => this.set({ [trait]: Number(input.value) }) });
     const output = make("output", { "aria-live": "off" });
@@ -358,7 +381,7 @@ class Viewer {
   }
 
   buildToolbar() {
-    this.toolButtons = Object.entries(TOOLS).map(([tool, [name, title]]) =>
+    this.toolButtons = Object.entries(this.tools).map(([tool, [name, title]]) =>
       button(name, title, () => this.choose(tool), { "data-tool": tool }));
     this.wipeButton = button("Wipe", "Two panels in one, with a curtain between them", () => this.toggleWipe(),
       { class: "apart", "data-tool": "wipe", "aria-pressed": "false" });
@@ -403,7 +426,7 @@ class Viewer {
   }
 
   buildFoot() {
-    const help = make("div", { id: "help" }, make("ul", {}, ...HELP.map((line) => make("li", {}, line))));
+    const help = make("div", { id: "help" }, make("ul", {}, ...this.help.map((line) => make("li", {}, line))));
     return make("div", { class: "fine foot" },
       make("details", {}, make("summary", {}, "Mouse, touch and keys"), help),
       make("span", {}, this.facts.note), make("span", {}, "Not for clinical use"));
@@ -421,16 +444,16 @@ class Viewer {
   }
 
   listen() {
-    this.changed = Object.fromEntries(WATCHED.map((name) => [name, () => this.invalidate(name)]));
-    for (const name of WATCHED) this.model.on(`change:${name}`, this.changed[name]);
+    this.changed = Object.fromEntries(this.watched.map((name) => [name, () => this.invalidate(name)]));
+    for (const name of this.watched) this.model.on(`change:${name}`, this.changed[name]);
     this.stage.addEventListener("keydown", (event) => this.key(event));
     this.resized = new ResizeObserver(() => this.layOut());
     for (const part of this.root.children) this.resized.observe(part);
-    this.choose("window");
+    this.choose(Object.keys(this.tools)[0]);
   }
 
   remove() {
-    for (const name of WATCHED) this.model.off(`change:${name}`, this.changed[name]);
+    for (const name of this.watched) this.model.off(`change:${name}`, this.changed[name]);
     clearTimeout(this.saving);
     this.model.save_changes();
     clearTimeout(this.speaking);
@@ -534,10 +557,7 @@ class Viewer {
 
   drawMarks(panel) {
     const marks = [];
-    const twice = (tag, shape) => { // white or yellow on black: seen on any grey
-      marks.push(make(tag, { ...shape, fill: "none", stroke: "#000", "stroke-width": 4 }),
-        make(tag, { ...shape, fill: "none", stroke: "#ffe14d", "stroke-width": 2 }));
-    };
+    const twice = (tag, shape) => marks.push(...outlined(tag, shape));
     const [roi, line, spot] = [this.get("roi"), this.get("line"), this.hover ?? this.get("probe")];
     const said = (x, y) => marks.push(make("text", { x: clamp(x, 4, this.side - 110), y: clamp(y, 14, this.tall - 6) },
       this.statistics(panel, roi).text));
@@ -594,8 +614,13 @@ class Viewer {
       preset.button.setAttribute("aria-pressed", preset.level === level && preset.width === width);
     }
     this.probeText.textContent = this.probeWords(this.hover ?? this.get("probe"), z);
+    this.say(this.summary(z));
+  }
+
+  /** What a screen reader hears of a picture that has changed. */
+  summary(z) {
     const slice = this.depth > 1 ? `slice ${z + this.facts.first_slice}, ` : "";
-    this.say(`${slice}${this.windowText.textContent}${this.hover ? "" : `, ${this.probeText.textContent}`}`);
+    return `${slice}${this.windowText.textContent}${this.hover ? "" : `, ${this.probeText.textContent}`}`;
   }
 
   probeWords(spot, z) {
@@ -736,7 +761,7 @@ class Viewer {
   }
 
   /** What a drag does, by tool: called with the place now, for as long as the pointer is down. */
-  dragOf(event, start) {
+  dragOf(event, start, panel) {
     if (this.wipe && Math.abs(start.fx - this.wipe.at) * this.side < 16) return (now) => this.moveCurtain(now.fx);
     if (event.button === 1 || event.shiftKey || this.tool === "pan") {
       let last = start;
@@ -745,6 +770,11 @@ class Viewer {
         last = now;
       };
     }
+    return this.drags(start, panel)[this.tool];
+  }
+
+  /** What a drag from `start` in a panel does, for each tool. */
+  drags(start) {
     const [level, width] = [this.get("level"), this.get("width")];
     const tenth = (number) => Math.round(number * 10) / 10;
     return {
@@ -767,7 +797,7 @@ class Viewer {
         const line = { x0: tenth(start.x), y0: tenth(start.y), x1: tenth(now.x), y1: tenth(now.y) };
         this.set({ line: far ? line : null });
       },
-    }[this.tool];
+    };
   }
 
   /** What an arrow key does, by tool. */
@@ -813,8 +843,8 @@ class Viewer {
     panel.box.setPointerCapture(event.pointerId);
     const start = this.where(event, panel);
     this.pointers.set(event.pointerId, start);
-    this.drag = this.pointers.size === 1 ? this.dragOf(event, start) : null;
-    if (this.tool === "probe" || event.pointerType === "touch") this.pointerMove(event, panel);
+    this.drag = this.pointers.size === 1 ? this.dragOf(event, start, panel) : null;
+    if (this.clickTools.includes(this.tool) || event.pointerType === "touch") this.pointerMove(event, panel);
   }
 
   pointerMove(event, panel) {
@@ -870,7 +900,15 @@ class Viewer {
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const preset = this.presets[Number(event.key) - 1];
-    const actions = {
+    const action = preset ? () => this.set({ level: preset.level, width: preset.width }) : this.keys(event)[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+
+  /** What a key does, by its name. */
+  keys(event) {
+    return {
       ArrowLeft: () => this.nudge(-1, 0, event.shiftKey),
       ArrowRight: () => this.nudge(1, 0, event.shiftKey),
       ArrowUp: () => this.nudge(0, -1, event.shiftKey),
@@ -887,10 +925,6 @@ class Viewer {
       s: () => this.grow(-1),
       Escape: () => this.clear(),
     };
-    const action = preset ? () => this.set({ level: preset.level, width: preset.width }) : actions[event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
   }
 }
 
@@ -909,8 +943,10 @@ function aligned(view) {
 
 // 4. Hosts.
 
+let Shown = Viewer; // the class that both hosts open; a file behind this one may put its own here
+
 function render({ model, el }) {
-  const viewer = new Viewer(model, el);
+  const viewer = new Shown(model, el);
   return () => viewer.remove();
 }
 
@@ -929,7 +965,7 @@ export async function showStatic(root, state, packed) {
     save_changes() {},
   };
   document.documentElement.style.colorScheme = "light dark";
-  return new Viewer(model, root);
+  return new Shown(model, root);
 }
 
 async function unpack(text) {

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anywidget
 import numpy as np
@@ -39,6 +39,13 @@ MODULE = Path(__file__).with_name("ctview.js")
 STRIP = ("abdomen", "lung", "bone", "full")
 """Windows of the picture that stands where no script runs."""
 
+REMEDIES = {
+    "_hu": "downsample={factor}",
+    "_labels": "downsample={factor}",
+    "_features": "fewer layers by layers=[...], fewer channels by explain.compact(maps, channels=96)",
+}
+"""What makes a static page smaller, by what it has no room for; `TokenView` adds features."""
+
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
@@ -55,6 +62,15 @@ width="{wide}" style="max-width: 100%; height: auto"><p>{caption}</p></div>
 title="{title}" srcdoc="{page}"></iframe>
 </div>
 """
+
+
+class Part(NamedTuple):
+    """What of a volume a static page holds: slices [first, last), the one shown, and the down-sampling."""
+
+    first: int
+    last: int
+    shown: int
+    downsample: int
 
 
 class TooLargeError(ValueError):
@@ -116,7 +132,7 @@ class CTView(anywidget.AnyWidget):
     - `opacity` of the labels, 0 to 1, and `hidden_labels`, their ids.
     """
 
-    _esm = MODULE
+    _esm: Path | str = MODULE
     _hu = traitlets.Bytes().tag(sync=True)
     _labels = traitlets.Bytes().tag(sync=True)
     _facts = traitlets.Dict().tag(sync=True)
@@ -161,7 +177,7 @@ class CTView(anywidget.AnyWidget):
             TypeError: on an option that there is not.
         """
         if unknown := set(traits) - set(self.class_traits()):
-            raise TypeError(f"CTView has no option {', '.join(sorted(unknown))}")
+            raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         given = hu if isinstance(hu, Mapping) else {_title(hu): hu}
         sources = {str(title): _read(value) for title, value in given.items()}
         panels = {title: _whole_hu(title, _pixels(source)) for title, source in sources.items()}
@@ -189,8 +205,13 @@ class CTView(anywidget.AnyWidget):
             _labels=b"" if self._ids is None else self._ids.tobytes(),
             _facts=facts,
             slice=depth // 2 if slice is None else slice,
+            **self._more_traits(),
             **traits,
         )
+
+    def _more_traits(self) -> dict[str, Any]:
+        """Traits of a viewer built on this one that follow from its panels, which are known by now."""
+        return {}
 
     def open(self) -> None:
         """Open the channel to the browser, except where no kernel will be there to use it."""
@@ -233,26 +254,41 @@ class CTView(anywidget.AnyWidget):
             TooLargeError: if the budget does not suffice; it says what would.
             ValueError: on slices outside the volume, or a down-sampling that leaves nothing.
         """
+        part = self._part(slices, downsample)
+        state, contents = self._static_state(part)
+        return self._page(state, contents, self._strip(part), part.shown, max_bytes, height_px)
+
+    def _part(self, slices: tuple[int, int] | None, downsample: int) -> Part:
         _, depth, rows, columns = self._volumes.shape
         first, last = slices or (0, depth)
         if not 0 <= first < last <= depth:
             raise ValueError(f"slices ({first}, {last}) are not inside a volume of {depth}")
         if not 1 <= downsample <= min(rows, columns):
             raise ValueError(f"downsample must be 1 to {min(rows, columns)}, got {downsample}")
-        volumes = _smaller(self._volumes[:, first:last], downsample)
-        ids = self._ids
-        if ids is not None:
-            cut = [size // downsample * downsample for size in (rows, columns)]
-            ids = np.ascontiguousarray(ids[first:last, : cut[0] : downsample, : cut[1] : downsample])
-        shown = min(max(self.slice, first), last - 1)
-        strip = _strip([scan[shown - first] for scan in volumes])
-        state = self._static_state(volumes, first, shown, downsample)
-        empty = self._fragment(state, {"_hu": "", "_labels": ""}, strip, shown, height_px)
-        room = max_bytes - len(empty)
-        packed = {"_hu": _packed(volumes.astype("<i2"), room, max_bytes), "_labels": ""}
-        if ids is not None:
-            packed["_labels"] = _packed(ids, room, max_bytes, used=len(packed["_hu"]))
+        return Part(first, last, min(max(self.slice, first), last - 1), downsample)
+
+    def _page(
+        self,
+        state: dict[str, object],
+        contents: Mapping[str, np.ndarray | None],
+        strip: bytes,
+        shown: int,
+        max_bytes: int,
+        height_px: int,
+    ) -> str:
+        """The fragment with `contents` packed into what the budget leaves for them."""
+        empty = self._fragment(state, dict.fromkeys(contents, ""), strip, shown, height_px)
+        room, used = max_bytes - len(empty), 0
+        packed = dict.fromkeys(contents, "")
+        for name, values in contents.items():
+            if values is not None:
+                packed[name] = _packed(values, room, max_bytes, used=used, remedy=REMEDIES[name])
+                used += len(packed[name])
         return self._fragment(state, packed, strip, shown, height_px)
+
+    def _strip(self, part: Part) -> bytes:
+        """PNG of the current slice, a row for each panel."""
+        return _png(_windows(_smaller(self._volumes[:, part.shown], part.downsample)))
 
     def _fragment(
         self, state: dict[str, object], packed: dict[str, str], strip: bytes, shown: int, height_px: int
@@ -260,7 +296,7 @@ class CTView(anywidget.AnyWidget):
         """HTML in ASCII, so that a host's encoding does not matter."""
         title, words = self._facts["name"], self._alt(shown)
         script = json.dumps([state, packed], allow_nan=False).replace("<", "\\u003c")
-        page = PAGE.format(title=html.escape(title), state=script, module=MODULE.read_text(encoding="utf-8"))
+        page = PAGE.format(title=html.escape(title), state=script, module=self._esm)
         fragment = FRAGMENT.format(
             height=height_px,
             strip=base64.b64encode(strip).decode(),
@@ -272,23 +308,25 @@ class CTView(anywidget.AnyWidget):
         )
         return fragment.encode("ascii", "xmlcharrefreplace").decode()
 
-    def _static_state(
-        self, volumes: np.ndarray, first: int, shown: int, downsample: int
-    ) -> dict[str, object]:
-        """Traits, as the page without kernel begins with them."""
-        facts = self._facts | {"shape": list(volumes.shape[1:]), "first_slice": first, "fill": True}
+    def _static_state(self, part: Part) -> tuple[dict[str, Any], dict[str, np.ndarray | None]]:
+        """Traits, as the page without kernel begins with them, and what it holds packed."""
+        volumes = _smaller(self._volumes[:, part.first : part.last], part.downsample)
+        depth, step = self._volumes.shape[1], part.downsample
+        ids = self._ids
+        if ids is not None:  # the first pixel of each square
+            rows, columns = (size * step for size in volumes.shape[2:])
+            ids = np.ascontiguousarray(ids[part.first : part.last, :rows:step, :columns:step])
+        facts = self._facts | {"shape": list(volumes.shape[1:]), "first_slice": part.first, "fill": True}
         if facts["spacing_mm"]:
-            facts["spacing_mm"] = [side * downsample for side in facts["spacing_mm"]]
-        depth = self._volumes.shape[1]
-        notes = [f"{downsample} x {downsample} pixels averaged"] if downsample > 1 else []
-        notes += [f"slices {first} to {first + volumes.shape[1] - 1} of 0 to {depth - 1}"] * (
-            volumes.shape[1] < depth
-        )
+            facts["spacing_mm"] = [side * step for side in facts["spacing_mm"]]
+        notes = [f"{step} x {step} pixels averaged"] if step > 1 else []
+        notes += [f"slices {part.first} to {part.last - 1} of 0 to {depth - 1}"] * (volumes.shape[1] < depth)
         facts["note"] = f"On this page: {', '.join(notes)}" if notes else ""
         values = ("level", "width", "difference_hu", "opacity", "hidden_labels")
-        marks = {name: getattr(self, name) if downsample == 1 else None for name in ("roi", "line", "probe")}
+        marks = {name: getattr(self, name) if step == 1 else None for name in ("roi", "line", "probe")}
         state = {name: getattr(self, name) for name in values}
-        return state | marks | {"slice": shown - first, "_facts": facts}
+        state |= marks | {"slice": part.shown - part.first, "_facts": facts}
+        return state, {"_hu": volumes.astype("<i2"), "_labels": ids}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         words = self._alt(self.slice)
@@ -298,15 +336,15 @@ class CTView(anywidget.AnyWidget):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         return data | {"text/plain": words}, metadata
 
-    def _static_form(self) -> str:
+    def _static_form(self, **options: Any) -> str:
         """All slices if they fit, else as many around the current one as do; the page says which."""
         try:
-            return self.to_html()
+            return self.to_html(**options)
         except TooLargeError as error:
             depth = self._volumes.shape[1]
             count = max(int(0.9 * error.share * depth), 1)
             first = min(max(self.slice - count // 2, 0), depth - count)
-            return self.to_html(slices=(first, first + count))
+            return self.to_html(slices=(first, first + count), **options)
 
     def _alt(self, shown: int) -> str:
         place = f", slice {shown}" if self._volumes.shape[1] > 1 else ""
@@ -479,7 +517,7 @@ def _smaller(volumes: np.ndarray, factor: int) -> np.ndarray:
     return np.rint(squares.mean((-3, -1))).astype(np.int16)
 
 
-def _packed(pixels: np.ndarray, room: int, max_bytes: int, *, used: int = 0) -> str:
+def _packed(pixels: np.ndarray, room: int, max_bytes: int, *, used: int, remedy: str) -> str:
     """Base64 of gzip; stops as soon as it and the letters `used` before need more than `room`."""
     gzip, parts, size = zlib.compressobj(9, wbits=31), [], 0
     content, piece = np.ascontiguousarray(pixels).tobytes(), 1 << 18
@@ -488,34 +526,41 @@ def _packed(pixels: np.ndarray, room: int, max_bytes: int, *, used: int = 0) -> 
         size += len(parts[-1])
         if used + 4 * size / 3 > room:
             done = min((start + piece) / len(content), 1)
-            raise _too_large(used + 4 * size / 3 / done, room, max_bytes)
+            raise _too_large(used + 4 * size / 3 / done, room, max_bytes, remedy)
     text = base64.b64encode(b"".join([*parts, gzip.flush()])).decode()
     if used + len(text) > room:
-        raise _too_large(used + len(text), room, max_bytes)
+        raise _too_large(used + len(text), room, max_bytes, remedy)
     return text
 
 
-def _too_large(needed: float, room: int, max_bytes: int) -> TooLargeError:
+def _too_large(needed: float, room: int, max_bytes: int, remedy: str) -> TooLargeError:
     if room <= 0:
         text = f"max_bytes={max_bytes:,} does not suffice for the viewer itself: give a larger one"
         return TooLargeError(text, 0.0)
     text = (
         f"the static page would take about {(max_bytes - room + needed) / 1e6:.1f} MB, its budget is "
-        f"max_bytes={max_bytes:,}: give downsample={math.ceil(math.sqrt(needed / room))}, "
+        f"max_bytes={max_bytes:,}: give {remedy.format(factor=math.ceil(math.sqrt(needed / room)))}, "
         "fewer slices by slices=(first, last), or a larger max_bytes"
     )
     return TooLargeError(text, room / needed)
 
 
-def _strip(slices: Sequence[np.ndarray]) -> bytes:
-    """PNG of the slices, one a row, in the windows of `STRIP`."""
-    from PIL import Image
-
-    side = 256 if len(slices) == 1 else 160
-    factor = max(1, math.ceil(max(slices[0].shape) / side))
+def _windows(slices: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """(Y, X) uint8: the slices, one a row, in the windows of `STRIP`."""
+    factor = _shrink(slices)
     small = [_smaller(hu, factor) for hu in slices]
     shown = [WINDOWS[name] for name in STRIP]
-    rows = [np.hstack([grey_levels(hu, one.level, one.width) for one in shown]) for hu in small]
+    return np.vstack([np.hstack([grey_levels(hu, one.level, one.width) for one in shown]) for hu in small])
+
+
+def _shrink(slices: Sequence[np.ndarray] | np.ndarray) -> int:
+    """Side of the squares of pixels that are one pixel of a strip."""
+    return max(1, math.ceil(max(slices[0].shape) / (256 if len(slices) == 1 else 160)))
+
+
+def _png(picture: np.ndarray) -> bytes:
+    from PIL import Image
+
     png = io.BytesIO()
-    Image.fromarray(np.vstack(rows)).save(png, format="png", optimize=True)
+    Image.fromarray(picture).save(png, format="png", optimize=True)
     return png.getvalue()
