@@ -22,10 +22,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from alden_lite.data import load_sample
 from alden_lite.hounsfield import WINDOWS, grey_levels
+from alden_lite.organs import GROUPS, sample_groups, token_labels
+from alden_lite.pvm import crop_to_grid, load_pvm
 from alden_lite.viewer import CTView, TokenView, difference_colours, similarity_colours
 from alden_lite.viewer.tokenview import cosines, quantised
 
@@ -520,6 +523,29 @@ def test_a_click_lays_the_similarities_over_all_panels_as_python_says(static_pag
             f"{threshold:.2f} or more in {layer}: {', '.join(shares)}"
         ).replace(" -", " −")
     assert np.array_equal(shown(frame), expected(view, 40, 400, 1))  # below, the CT is as it was
+
+
+def test_a_click_on_the_liver_finds_the_liver_30_mm_away(static_page, tmp_path):
+    """Also the picture of the README: with ALDEN_LITE_SCREENSHOTS, it is put into that folder."""
+    volume, pvm = load_sample(), load_pvm(taps=(9,))
+    slices = {f"slice {z}": crop_to_grid(volume.hu[z]) for z in (40, 52)}
+    with torch.no_grad():
+        block_9 = {title: pvm(torch.from_numpy(hu)[None, None].float())[0][0] for title, hu in slices.items()}
+    view = TokenView(slices, features={"block 9": block_9}, spacing_mm=volume.spacing_mm, threshold=0.7)
+    page = static_page(view, viewport={"width": 1000, "height": 800})
+    frame = token_frame(page)
+    box = frame.locator(".box").first.bounding_box()
+    page.mouse.click(box["x"] + 9.5 / 36 * box["width"], box["y"] + 14.5 / 36 * box["height"])
+    view.token = {"panel": 0, "row": 14, "column": 9}
+    assert np.array_equal(
+        overlays(frame), np.stack([similarity_colours(one, 0.7) for one in view.similarities().values()])
+    )
+    groups = token_labels(sample_groups(crop_to_grid(volume.labels[52]))).group
+    found = groups[view.similarities()["slice 52"] >= 0.7]
+    assert len(found) > 35 and (found == 1 + GROUPS.index("liver")).mean() > 0.95
+    folder = Path(os.environ.get("ALDEN_LITE_SCREENSHOTS") or tmp_path)
+    page.locator("iframe").screenshot(path=folder / "tokens.png")
+    assert (folder / "tokens.png").stat().st_size > 50_000
 
 
 def test_another_slice_is_compared_with_the_same_token(static_page):
