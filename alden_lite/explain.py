@@ -57,6 +57,11 @@ Place = tuple[int, int] | Tensor  # row and column, or a mask of the grid
 BLACK_HU = WINDOWS["abdomen"].low
 """-150 HU, black in the abdominal window: what counts as "nothing there" where an attribution needs it."""
 
+_ASKED_TWICE = (
+    "the score looks through {name} more than once: look once. A difference of two logits of one block is "
+    "one linear layer, with the difference of their weights"
+)
+
 
 # Attention ------------------------------------------------------------------------------------------------
 
@@ -188,7 +193,8 @@ def gradient_rollout(pvm: PVM, hu: Tensor, score: Score) -> Tensor:
         (B, N, N), no longer with rows that sum to 1.
 
     Raises:
-        ValueError: as for `attention`, and if the score does not use this PVM's attention, or is not (B,).
+        ValueError: as for `attention`, and if the score does not use this PVM's attention, uses it more than
+            once, or is not (B,).
 
     Source: Chefer, Gur and Wolf, ICCV 2021, arXiv:2103.15679, equations 5 and 6. Deviation: none for
     self-attention alone; the paper reads the class token's row.
@@ -243,6 +249,8 @@ def _watched(
 
     def watch(block: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def see(_: nn.Module, __: Any, weights: Tensor) -> None:
+            if block in seen:  # a second look would take the place of the first, and half the score be lost
+                raise ValueError(_ASKED_TWICE.format(name=pvm.name))
             seen[block] = keep(weights)
 
         return see
@@ -378,12 +386,14 @@ def foreground(hu: Tensor, patch_size: int = 14) -> Tensor:
         (B, h, w) bool, at least half of the patch being body.
 
     Raises:
-        ValueError: for another shape, or H, W that are not multiples of the patch.
+        ValueError: for another shape, H, W that are not multiples of the patch, or NaN.
     """
     if hu.ndim != 4 or hu.shape[1] != 1 or hu.shape[2] % patch_size or hu.shape[3] % patch_size:
         raise ValueError(
             f"foreground takes (B, 1, H, W) with H, W multiples of {patch_size}, got {tuple(hu.shape)}"
         )
+    if not torch.isfinite(hu).all():  # NaN is above no threshold, and would pass for air
+        raise ValueError("the slices hold NaN or infinite values: HU must be finite")
     bodies = [_body(one.cpu().numpy()) for one in hu[:, 0]]
     share = functional.avg_pool2d(torch.from_numpy(np.stack(bodies)).float()[:, None], patch_size)
     return (share[:, 0] >= 0.5).to(hu.device)
@@ -493,7 +503,8 @@ def organ_score(
         raise ValueError(
             f"the probe takes {linear.in_features} channels, tap {tap} of {pvm.name} has {channels}"
         )
-    weight, bias = linear.weight[output].detach(), linear.bias[output].detach()
+    weight = linear.weight[output].detach()
+    bias = torch.zeros(()) if linear.bias is None else linear.bias[output].detach()
     single = _tapped(pvm, tap)
 
     def score(hu: Tensor) -> Tensor:
@@ -676,7 +687,7 @@ def grad_cam(score: Score, hu: Tensor, *, pvm: PVM, block: int, relu: bool = Tru
     given the tokens, would take tokens for channels without a word.
 
     Args:
-        score: HU (B, 1, H, W) to (B,), by way of this PVM, such as `organ_score(pvm, ...)`.
+        score: HU (B, 1, H, W) to (B,), by way of this PVM, once, such as `organ_score(pvm, ...)`.
         hu: (B, 1, H, W), HU.
         pvm: the score's PVM.
         block: whose map, the first being 1; not behind the score's tap.
@@ -686,8 +697,8 @@ def grad_cam(score: Score, hu: Tensor, *, pvm: PVM, block: int, relu: bool = Tru
         (B, 1, h, w): for a ViT the grid of patches.
 
     Raises:
-        ValueError: for HU of another shape, a block that there is not or that the score does not use, or a
-            score that is not (B,).
+        ValueError: for HU of another shape, a block that there is not or that the score does not use or uses
+            more than once, or a score that is not (B,).
 
     Source: Selvaraju et al., ICCV 2017, arXiv:1610.02391, equations 1 and 2.
     """
@@ -695,7 +706,7 @@ def grad_cam(score: Score, hu: Tensor, *, pvm: PVM, block: int, relu: bool = Tru
 
     _check_slices(hu)
     with _map_of(pvm, block, hu) as layer:
-        try:
+        try:  # captum calls the score once
             coarse: Tensor = LayerGradCam(_differentiable(score), layer).attribute(
                 hu.detach().clone().requires_grad_(), relu_attributions=relu
             )
@@ -707,11 +718,17 @@ def grad_cam(score: Score, hu: Tensor, *, pvm: PVM, block: int, relu: bool = Tru
 
 
 class _Map(nn.Module):
-    """Gives back the map it is given: a layer for captum to look at."""
+    """Gives back the map it is given, once: a layer for captum to look at."""
 
     used = False
 
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
     def forward(self, features: Tensor) -> Tensor:
+        if self.used:  # captum would keep the last map alone
+            raise ValueError(_ASKED_TWICE.format(name=self.name))
         self.used = True
         return features.clone()
 
@@ -723,7 +740,7 @@ def _map_of(pvm: PVM, block: int, hu: Tensor) -> Iterator[_Map]:
     names = [backbone.feature_info[index] for index in range(len(backbone.feature_info))]
     if not 1 <= block <= len(names):
         raise ValueError(f"blocks of {pvm.name} are numbers from 1 to {len(names)}, got {block}")
-    layer, grid = _Map(), [side // pvm.patch_size for side in hu.shape[2:]]
+    layer, grid = _Map(pvm.name), [side // pvm.patch_size for side in hu.shape[2:]]
 
     def lay_out(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         if output.ndim == 4:  # already a map; SAM's has its channels last
@@ -836,10 +853,10 @@ def randomised(pvm: PVM, *, from_block: int = 1, seed: int = 0) -> PVM:
     """A copy of a PVM that has forgotten its blocks from `from_block` to the last.
 
     Every tensor of these blocks is drawn anew from a normal distribution with the mean and standard deviation
-    that it had. From the fourth such block on, features have a cosine of at most 0.1 to the true ones and are
-    two to ten times as long. OURS: a fresh initialisation, the paper's way, has LayerScale at 1e-5 in DINOv2,
-    at which a block does nothing and every map would stay as it was. Patch and position embedding stay.
-    Going from the last block down is the paper's cascade.
+    that it had. From the fourth such block on, tokens have a cosine of about 0.1 or less to the true ones on
+    average (0.3 at most) and are two to ten times as long. OURS: a fresh initialisation, the paper's way, has
+    LayerScale at 1e-5 in DINOv2, at which a block does nothing and every map would stay as it was. Patch and
+    position embedding stay. Going from the last block down is the paper's cascade.
 
     Args:
         pvm: as for `attention`; it is not touched.

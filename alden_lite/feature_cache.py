@@ -21,15 +21,19 @@ __all__ = ["FeatureCache"]
 FORMAT = 1
 """To be raised when the maps of the same weights and input would differ."""
 
+OURS = f"{'[0-9a-f]' * 64}.npz"
+"""Names of the cache's files; a person's own arrays in the same folder are none of them."""
+
 
 class FeatureCache:
     """The maps of a PVM, computed once for each slice; a file a slice, the least used removed first.
 
     The name of a file is a hash of all that the maps depend on: the SHA-256 of the weights, taps, windows,
-    precision and kind of device, the pixels, and the versions of torch and timm.
+    mean and std, precision and kind of device, the pixels, and the versions of torch and timm. Weights that
+    you change in place still go by the SHA-256 that the PVM was made with: do not cache those.
 
     Args:
-        folder: where the files lie; `features/` in the assets' cache when None.
+        folder: where the files lie; `features/` in the assets' cache when None. Other files in it stay.
         limit_gb: what all files may take together, above 0. A slice of 504 x 504 takes 2 MB a tap.
 
     Raises:
@@ -43,7 +47,9 @@ class FeatureCache:
         self.limit_bytes = int(limit_gb * 1e9)
 
     def maps(self, pvm: PVM, hu: Tensor, *, progress: bool = False) -> list[Tensor]:
-        """What `pvm(hu)` returns, without gradient; each slice by itself.
+        """What `pvm(hu)` returns, without gradient and in the PVM's own precision, also within an autocast.
+
+        Each slice is computed by itself.
 
         Args:
             pvm: which network.
@@ -61,21 +67,23 @@ class FeatureCache:
 
     def _of_slice(self, pvm: PVM, hu: Tensor) -> list[Tensor]:
         file = self.folder / f"{_key(pvm, hu)}.npz"
+        names = [f"tap{tap}" for tap in pvm.taps]
         stored = read_npz(file)
-        if stored is not None:
+        if stored is not None and set(stored) == set(names):  # damage may hide one of them
             with suppress(OSError):
                 file.touch()  # used: the last to be removed
-            return [torch.from_numpy(stored[f"tap{tap}"]).to(hu.device) for tap in pvm.taps]
-        with torch.no_grad():
+            return [torch.from_numpy(stored[name]).to(hu.device) for name in names]
+        # An autocast around the call would round what is stored under the name of exact maps.
+        with torch.no_grad(), torch.autocast(hu.device.type, enabled=False):
             maps: list[Tensor] = pvm(hu)
-        write_npz(file, **{f"tap{tap}": map_.cpu().numpy() for tap, map_ in zip(pvm.taps, maps, strict=True)})
+        write_npz(file, **{name: map_.cpu().numpy() for name, map_ in zip(names, maps, strict=True)})
         self._make_room(file)
         return maps
 
     def _make_room(self, newest: Path) -> None:
         """Remove the files unused for longest until the rest fits; never the newest."""
         files = []
-        for file in self.folder.glob("*.npz"):
+        for file in self.folder.glob(OURS):
             with suppress(OSError):  # another process may have removed it
                 files.append((file.stat().st_mtime_ns, file.stat().st_size, file))
         total = sum(size for _, size, _ in files)
@@ -96,6 +104,7 @@ def _key(pvm: PVM, hu: Tensor) -> str:
         "name": pvm.name,
         "taps": pvm.taps,
         "windows": [(shown.level, shown.width) for shown in pvm.windows],
+        "scale": [pvm.mean.flatten().tolist(), pvm.std.flatten().tolist()],
         "bfloat16": pvm.rounds_to_bfloat16(hu.device),
         "device": hu.device.type,
         "pixels": [str(hu.dtype), list(hu.shape)],

@@ -369,11 +369,27 @@ def fit_probe(features: np.ndarray, group: np.ndarray, *, kind: str = "linear") 
 @dataclass(frozen=True)
 class ProbeResult:
     """What a probe said of tokens that it was not fitted on: `truth` and `predicted` (N,), group numbers;
-    `unit` (N,), the slab or patient."""
+    `unit` (N,), the slab or patient.
+
+    Raises:
+        ValueError: for lengths that differ, or numbers that are no group.
+    """
 
     truth: np.ndarray
     predicted: np.ndarray
     unit: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not self.truth.shape == self.predicted.shape == self.unit.shape == (len(self.truth),):
+            shapes = f"{self.truth.shape}, {self.predicted.shape} and {self.unit.shape}"
+            raise ValueError(
+                f"a truth, a prediction and a unit for each of N tokens are needed, got {shapes}"
+            )
+        for name, numbers in (("true", self.truth), ("predicted", self.predicted)):
+            if not np.isin(numbers, range(1, len(GROUPS) + 1)).all():  # 0 would be counted as the last group
+                raise ValueError(
+                    f"{name} groups are numbers from 1 to {len(GROUPS)}, got {np.unique(numbers)}"
+                )
 
     @property
     def balanced_accuracy(self) -> float:

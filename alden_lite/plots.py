@@ -555,7 +555,7 @@ def overlays(
         window: a name in `hounsfield.WINDOWS`, or a Window.
         limits: values of the first and the last colour; beyond them colours stay. When None, the smallest and
             the largest value of all maps, or symmetric about 0 if a value is negative.
-        cmap: viridis, or orange to violet if a value is negative, when None.
+        cmap: viridis when None, or orange to violet (its middle is 0) if the first limit is negative.
         opacity: of the colours, above 0, to 1.
         fade: colours of values near 0 let the slice through; the bar shows how much.
         smooth: blend a map's values into one another instead of showing its squares.
@@ -565,8 +565,9 @@ def overlays(
 
     Raises:
         ValueError: as for `ct_panels`; on no map, a map of other dimensions or with NaN, an empty label,
-            limits that do not ascend, an opacity outside (0, 1], a number of columns that does not fit, or a
-            ring outside its map or on a panel that is not there.
+            limits that do not ascend, or are not symmetric about 0 for orange to violet, an opacity outside
+            (0, 1], a number of columns that does not fit, or a ring outside its map or on a panel that is not
+            there.
     """
     shown = _window(window)
     slices = _checked({title: hu for title, (hu, _) in panels.items()}, most=12)
@@ -578,6 +579,8 @@ def overlays(
         )
     rings = _rings(ring, slices, maps)
     low, high = _map_limits(maps, limits)
+    if cmap is None and low < 0 and high != -low:
+        raise ValueError(f"limits of orange to violet are symmetric about 0, or choose a cmap: got {limits}")
     colours = _see_through(cmap or (DIVERGING if low < 0 else "viridis"), low, high, opacity, fade=fade)
     part = next(iter(_zoomed(slices, zoom).values())).shape
     columns = min(columns, len(slices))

@@ -304,9 +304,14 @@ def random_pvm(
 
     Args:
         seed: same seed, same weights.
-        layer_scale: 1e-5 as before DINOv2's training, or 1 for blocks at work.
+        layer_scale: 1e-5 as before DINOv2's training, or 1 for blocks at work; above 0.
         taps, windows, precision: as for `load_pvm`.
+
+    Raises:
+        ValueError: for a layer_scale not above 0, and as `load_pvm` for taps, windows and precision.
     """
+    if not layer_scale > 0:  # at 0, timm would leave LayerScale out, which is as if it were 1
+        raise ValueError(f"layer_scale must be above 0, got {layer_scale}")
     model = _MODELS["dinov2_vits14"]
     backbone = _build(model, pretrained=False, seed=seed, init_values=layer_scale)
     return _frozen(

@@ -633,15 +633,18 @@ def test_keys_move_the_token_and_a_screen_reader_hears_of_it(static_page):
     assert frame.locator("canvas[role=img]").first.get_attribute("aria-label") == "low dose"
 
 
-def test_the_overlay_has_an_opacity_of_its_own(static_page):
+def test_the_overlay_has_an_opacity_of_its_own_which_its_scale_shares(static_page):
     labels = np.ones(SIZE, np.uint8)
     frame = token_frame(static_page(token_view(labels=labels, overlay_opacity=0.25, opacity=0.75)))
     frame.evaluate(FRAMES)
     overlay, label = frame.locator(".overlay").first, frame.locator("canvas[aria-hidden]:not(.overlay)").first
-    assert overlay.evaluate("one => one.style.opacity") == "0.25"
+    scale = frame.locator(".scale canvas")
+    for one in (overlay, scale):
+        assert one.evaluate("one => one.style.opacity") == "0.25"
     slider(frame, "overlay_opacity").fill("0.9")
     frame.evaluate(FRAMES)
-    assert overlay.evaluate("one => one.style.opacity") == "0.9"
+    for one in (overlay, scale):
+        assert one.evaluate("one => one.style.opacity") == "0.9"
     assert label.evaluate("one => one.style.opacity") == "0.75"
 
 

@@ -278,6 +278,12 @@ def test_a_rollout_and_tokens_without_class_token_are_pictures_too() -> None:
     assert picture.tolist() == [[[[21, 22, 23], [24, 25, 26]]]]
 
 
+def test_registers_behind_the_class_token_are_no_patches() -> None:
+    picture = explain.attention_map(numbered(), grid=(2, 2), place=(1, 0))  # tokens 3 to 6 are patches
+    assert picture.tolist() == [[[[53, 54], [55, 56]]]]
+    assert explain.attention_map(numbered(), grid=(2, 2)).tolist() == [[[[3, 4], [5, 6]]]]
+
+
 @pytest.mark.parametrize(
     ("grid", "place", "text"),
     [
@@ -424,6 +430,25 @@ def test_a_score_without_this_pvms_attention_is_refused(tiny: PVM) -> None:
         explain.gradient_rollout(tiny, hu, lambda x: tiny(x)[0])
 
 
+def test_a_score_that_looks_twice_is_refused_for_its_first_half_would_be_lost(tiny: PVM) -> None:
+    hu, before = soft_tissue(), state(tiny)
+    bone, liver = (explain.organ_score(tiny, probe(), group) for group in ("bone", "liver"))
+
+    def rather(x: Tensor) -> Tensor:
+        return bone(x) - liver(x)
+
+    with pytest.raises(ValueError, match="the score looks through tiny more than once: .* one linear layer"):
+        explain.gradient_rollout(tiny, hu, rather)
+    with pytest.raises(ValueError, match="the score looks through tiny more than once"):
+        explain.grad_cam(rather, hu, pvm=tiny, block=2)
+    assert state(tiny) == before
+    once = nn.Linear(24, 1, bias=False)  # what the message advises
+    once.weight.data = probe().weight[[2]] - probe().weight[[1]]
+    score = explain.organ_score(tiny, once, 0)
+    torch.testing.assert_close(score(hu) + 3, rather(hu), rtol=1e-4, atol=1e-4)  # biases 2 and -1
+    assert explain.gradient_rollout(tiny, hu, score).shape == (1, 13, 13)
+
+
 # Colours of features
 
 
@@ -522,6 +547,19 @@ def test_an_arm_beside_the_body_counts_and_a_coin_does_not() -> None:
     assert body.sum() == 36 + 3
 
 
+@pytest.mark.parametrize(("hu", "body"), [(-501, False), (-499, True), (-1000, False), (40, True)])
+def test_the_body_begins_above_500_hu_below_water(hu: float, body: bool) -> None:
+    assert explain.foreground(torch.full((1, 1, 28, 28), float(hu))).all() == body
+
+
+def test_what_is_thinner_than_seven_pixels_is_no_body() -> None:
+    hu = torch.full((1, 1, 140, 140), -1000.0)
+    hu[..., 10:80, 20:120] = 40
+    hu[..., 90:97, 20:120], hu[..., 110:116, 20:120] = 40, 40  # 7 and 6 high
+    body = explain.foreground(hu, patch_size=1)[0]
+    assert body[90:97, 30:110].all() and not body[100:].any()
+
+
 def test_a_body_that_the_border_cuts_stays_whole() -> None:
     hu = torch.full((2, 1, 28, 28), 40.0)
     hu[1] = -1000
@@ -533,6 +571,8 @@ def test_a_patch_belongs_to_the_body_from_half_of_it_on() -> None:
     hu = torch.full((1, 1, 28, 56), -1000.0)
     hu[..., :36] = 40  # two patches and 8 of the third one's 14 columns
     assert explain.foreground(hu)[0, 0].tolist() == [True, True, True, False]
+    hu[..., 35:] = -1000  # just half
+    assert explain.foreground(hu)[0, 0].tolist() == [True, True, True, False]
     hu[..., 34:] = -1000  # 6 of 14
     assert explain.foreground(hu)[0, 0].tolist() == [True, True, False, False]
     assert explain.foreground(hu, patch_size=28).shape == (1, 1, 2)
@@ -542,6 +582,13 @@ def test_a_patch_belongs_to_the_body_from_half_of_it_on() -> None:
 def test_a_foreground_of_other_slices_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(B, 1, H, W\) with H, W multiples of 14, got"):
         explain.foreground(torch.zeros(shape))
+
+
+def test_a_slice_with_nan_is_no_air() -> None:
+    hu = patient()
+    hu[..., 60, 70] = torch.nan
+    with pytest.raises(ValueError, match="NaN or infinite values"):
+        explain.foreground(hu)
 
 
 # Similarity
@@ -1073,6 +1120,10 @@ def test_random_weights_depend_on_the_seed_and_the_block_alone(tiny: PVM) -> Non
     other = explain.randomised(tiny, from_block=3, seed=5)
     for a, b, c in zip(*(block_weights(pvm, 3) for pvm in (some, more, other)), strict=True):
         assert torch.equal(a, b) and not torch.equal(a, c)
+    # Nor is a block of one seed another block of the next.
+    third = max(block_weights(more, 3), key=Tensor.numel).flatten()
+    second = max(block_weights(explain.randomised(tiny, seed=5), 2), key=Tensor.numel).flatten()
+    assert abs(torch.corrcoef(torch.stack([second, third]))[0, 1]) < 0.1
 
 
 def test_random_blocks_of_dinov2_do_something() -> None:

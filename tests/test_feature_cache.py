@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from torch import Tensor
 
 from alden_lite.feature_cache import FeatureCache
+from alden_lite.npz import read_npz, write_npz
 from alden_lite.pvm import PVM
 
 
@@ -24,13 +26,22 @@ class Counted(PVM):
         return super().forward(hu)
 
 
+HALF = (0.5, 0.5, 0.5)
+
+
 def network(*, seed: int = 0, **changes: object) -> Counted:
     torch.manual_seed(seed)
     backbone = timm.create_model(
         "vit_tiny_patch16_224", depth=3, embed_dim=24, num_heads=2, dynamic_img_size=True
     )
-    options = {"taps": (1, 3), "windows": "abdomen", "weights_sha256": f"seed {seed}", **changes}
-    return Counted(backbone, name="tiny", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), patch_size=16, **options)
+    options = {
+        "taps": (1, 3),
+        "windows": "abdomen",
+        "weights_sha256": f"seed {seed}",
+        "mean": HALF,
+        "std": HALF,
+    }
+    return Counted(backbone, name="tiny", patch_size=16, **options | changes)
 
 
 def slices(count: int = 3) -> Tensor:
@@ -70,6 +81,8 @@ def test_a_slice_is_found_again_in_another_batch(tmp_path: Path) -> None:
         {"windows": "lung"},
         {"windows": ["lung", "abdomen", "bone"]},
         {"precision": "bfloat16"},
+        {"mean": (0.5, 0.4, 0.5)},
+        {"std": (0.5, 0.5, 0.4)},
     ],
     ids=str,
 )
@@ -91,6 +104,41 @@ def test_another_pixel_or_version_is_another_entry(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("alden_lite.feature_cache.version", lambda package: "0")
     cache.maps(pvm, hu)
     assert pvm.seen == 4
+    monkeypatch.setattr("torch.__version__", "0")
+    cache.maps(pvm, hu)
+    assert pvm.seen == 5
+
+
+def test_an_autocast_around_the_call_does_not_round_what_is_kept(tmp_path: Path) -> None:
+    cache, pvm, hu = FeatureCache(tmp_path), network(), slices(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal(pvm(hu)[0], cache.maps(pvm, hu)[0])
+    torch.testing.assert_close(cache.maps(pvm, hu), pvm(hu))
+
+
+def test_damage_anywhere_is_noticed(tmp_path: Path) -> None:
+    file, one, other = tmp_path / "x.npz", np.arange(3.0), np.ones((2, 2), np.float32)
+    write_npz(file, one=one, other=other)
+    content = file.read_bytes()
+    damaged = [content[:length] for length in (0, 1, len(content) // 2, len(content) - 1)]
+    damaged += [
+        content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+        for place in range(len(content))
+    ]
+    for content in damaged:
+        file.write_bytes(content)
+        arrays = read_npz(file) or {}  # whatever else it is, no exception and no other number
+        assert all(
+            np.array_equal(array, {"one": one, "other": other}[name]) for name, array in arrays.items()
+        )
+
+
+def test_a_file_without_one_of_the_taps_is_made_again(tmp_path: Path) -> None:
+    cache, pvm, hu = FeatureCache(tmp_path), network(), slices(1)
+    right = cache.maps(pvm, hu)
+    (file,) = tmp_path.glob("*.npz")
+    write_npz(file, tap1=right[0].numpy())
+    assert torch.equal(cache.maps(pvm, hu)[1], right[1])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
@@ -126,6 +174,16 @@ def test_a_limit_too_small_keeps_the_newest(tmp_path: Path) -> None:
     cache, pvm = FeatureCache(tmp_path, limit_gb=1e-9), network()
     cache.maps(pvm, slices(2))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_that_are_not_the_caches_own_are_never_removed(tmp_path: Path) -> None:
+    names = ("scans.npz", f"{'0' * 63}x.npz")
+    for name in names:
+        write_npz(tmp_path / name, hu=np.zeros(9))
+        os.utime(tmp_path / name, (0, 0))
+    FeatureCache(tmp_path, limit_gb=1e-9).maps(network(), slices(2))
+    assert all((tmp_path / name).exists() for name in names)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_run_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,6 +287,277 @@ def tosses_one_coin_a_ray(counts, dose, rng):
     return counts * (rng.random(counts.shape) < dose)
 
 
+def forgets_the_root_of_d(q, k):
+    return (q @ k.T).softmax(dim=1)
+
+
+def divides_by_d(q, k):
+    return (q @ k.T / q.shape[1]).softmax(dim=1)
+
+
+def takes_the_number_of_keys_for_d(q, k):
+    return (q @ k.T / len(k) ** 0.5).softmax(dim=1)
+
+
+def lets_keys_choose_queries(q, k):
+    return (q @ k.T / q.shape[1] ** 0.5).softmax(dim=0)
+
+
+def swaps_queries_and_keys(q, k):
+    return (k @ q.T / q.shape[1] ** 0.5).softmax(dim=1)
+
+
+def takes_a_sigmoid(q, k):
+    return (q @ k.T / q.shape[1] ** 0.5).sigmoid()
+
+
+def divides_scores_by_their_sum(q, k):
+    scores = (q @ k.T / q.shape[1] ** 0.5).abs()
+    return scores / scores.sum(1, keepdim=True)
+
+
+def lets_the_exponential_overflow(q, k):
+    weights = (q @ k.T / q.shape[1] ** 0.5).exp()
+    return weights / weights.sum(1, keepdim=True)
+
+
+def forgets_the_residual(attentions):
+    rolled = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
+    for attention in attentions:
+        rolled = attention @ rolled
+    return rolled
+
+
+def forgets_to_halve(attentions):
+    own = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
+    rolled = own
+    for attention in attentions:
+        rolled = (own + attention) @ rolled
+    return rolled
+
+
+def forgets_to_halve_but_divides_at_the_end(attentions):
+    rolled = forgets_to_halve(attentions)
+    return rolled / 2
+
+
+def puts_the_later_block_on_the_right(attentions):
+    own = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
+    rolled = own
+    for attention in attentions:
+        rolled = rolled @ (own + attention) / 2
+    return rolled
+
+
+def averages_the_blocks(attentions):
+    own = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
+    return (own + torch.stack(attentions).mean(0)) / 2
+
+
+def multiplies_place_by_place(attentions):
+    own = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
+    rolled = torch.ones_like(own)
+    for attention in attentions:
+        rolled = (own + attention) / 2 * rolled
+    return rolled
+
+
+def adds_the_identity_only_once(attentions):
+    return (torch.eye(len(attentions[0]), dtype=attentions[0].dtype) + forgets_the_residual(attentions)) / 2
+
+
+def adds_the_identity_in_place(attentions):
+    rolled = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
+    for attention in attentions:
+        attention += torch.eye(len(attention), dtype=attention.dtype)
+        rolled = attention / 2 @ rolled
+    return rolled
+
+
+def gradients_along_a_path(f, x, baseline, steps):
+    points = [baseline + (n + 0.5) / steps * (x - baseline) for n in range(steps)]
+    return [torch.autograd.grad(f(point.requires_grad_()), point)[0] for point in points]
+
+
+def takes_the_gradient_at_the_end(f, x, baseline, steps):
+    return (x - baseline) * gradients_along_a_path(f, x, x, 1)[0]
+
+
+def returns_the_mean_gradient(f, x, baseline, steps):
+    return sum(gradients_along_a_path(f, x, baseline, steps)) / steps
+
+
+def forgets_to_divide_by_the_steps(f, x, baseline, steps):
+    return (x - baseline) * sum(gradients_along_a_path(f, x, baseline, steps))
+
+
+def multiplies_with_x(f, x, baseline, steps):
+    return x * sum(gradients_along_a_path(f, x, baseline, steps)) / steps
+
+
+def walks_from_0(f, x, baseline, steps):
+    return (x - baseline) * sum(gradients_along_a_path(f, x, torch.zeros_like(x), steps)) / steps
+
+
+def walks_with_the_wrong_sign(f, x, baseline, steps):
+    return (baseline - x) * sum(gradients_along_a_path(f, x, baseline, steps)) / steps
+
+
+def returns_the_sum_of_the_shares(f, x, baseline, steps):
+    return ((x - baseline) * sum(gradients_along_a_path(f, x, baseline, steps)) / steps).sum()
+
+
+def takes_absolute_gradients(f, x, baseline, steps):
+    return (x - baseline) * sum(one.abs() for one in gradients_along_a_path(f, x, baseline, steps)) / steps
+
+
+def shares_the_difference_evenly(f, x, baseline, steps):
+    return (f(x) - f(baseline)) / x.numel() * torch.ones_like(x)
+
+
+def stops_half_way(f, x, baseline, steps):
+    return (x - baseline) * sum(gradients_along_a_path(f, (x + baseline) / 2, baseline, steps)) / steps
+
+
+def forgets_the_crop(y, x, height, width, patch):
+    row, column = y // patch, x // patch
+    return row, column, row * patch, column * patch
+
+
+def crops_at_the_end_only(y, x, height, width, patch):
+    row, column = y // patch, x // patch
+    return row, column, height % patch // 2 + row * patch, width % patch // 2 + column * patch
+
+
+def cuts_the_whole_rest_off_above(y, x, height, width, patch):
+    above, before = height % patch, width % patch
+    row, column = (y - above) // patch, (x - before) // patch
+    return row, column, above + row * patch, before + column * patch
+
+
+def rounds_to_the_next_token(y, x, height, width, patch):
+    above, before = height % patch // 2, width % patch // 2
+    row, column = round((y - above) / patch), round((x - before) / patch)
+    return row, column, above + row * patch, before + column * patch
+
+
+def returns_fractions_of_tokens(y, x, height, width, patch):
+    above, before = height % patch // 2, width % patch // 2
+    return (y - above) / patch, (x - before) / patch, y, x
+
+
+def takes_x_for_the_row(y, x, height, width, patch):
+    above, before = height % patch // 2, width % patch // 2
+    row, column = (x - before) // patch, (y - above) // patch
+    return row, column, above + row * patch, before + column * patch
+
+
+def stays_in_the_cropped_picture(y, x, height, width, patch):
+    row, column = (y - height % patch // 2) // patch, (x - width % patch // 2) // patch
+    return row, column, row * patch, column * patch
+
+
+def takes_the_heights_crop_for_both(y, x, height, width, patch):
+    above = height % patch // 2
+    row, column = (y - above) // patch, (x - above) // patch
+    return row, column, above + row * patch, above + column * patch
+
+
+def takes_14_for_every_patch(y, x, height, width, patch):
+    above, before = height % 14 // 2, width % 14 // 2
+    row, column = (y - above) // 14, (x - before) // 14
+    return row, column, above + row * 14, before + column * 14
+
+
+def returns_the_token_alone(y, x, height, width, patch):
+    return (y - height % patch // 2) // patch, (x - width % patch // 2) // patch
+
+
+def forgets_to_centre(tokens, k):
+    return tokens @ torch.linalg.svd(tokens, full_matrices=False)[2][:k].T
+
+
+def centres_each_token(tokens, k):
+    centred = tokens - tokens.mean(1, keepdim=True)
+    return centred @ torch.linalg.svd(centred, full_matrices=False)[2][:k].T
+
+
+def centres_for_the_directions_only(tokens, k):
+    return tokens @ torch.linalg.svd(tokens - tokens.mean(0), full_matrices=False)[2][:k].T
+
+
+def leaves_the_spreads_out(tokens, k):
+    return torch.linalg.svd(tokens - tokens.mean(0), full_matrices=False)[0][:, :k]
+
+
+def returns_the_directions(tokens, k):
+    return torch.linalg.svd(tokens - tokens.mean(0), full_matrices=False)[2][:k]
+
+
+def takes_columns_for_directions(tokens, k):
+    centred = tokens - tokens.mean(0)
+    return centred @ torch.linalg.svd(centred, full_matrices=False)[2][:, :k]
+
+
+def takes_the_smallest_components(tokens, k):
+    centred = tokens - tokens.mean(0)
+    return centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, :k]
+
+
+def gives_each_channel_the_spread_1(tokens, k):
+    centred = (tokens - tokens.mean(0)) / tokens.std(0)
+    return centred @ torch.linalg.svd(centred, full_matrices=False)[2][:k].T
+
+
+def squares_the_spreads(tokens, k):
+    u, s, _ = torch.linalg.svd(tokens - tokens.mean(0), full_matrices=False)
+    return u[:, :k] * s[:k] ** 2
+
+
+def forgets_both_lengths(query, features):
+    return torch.einsum("c,chw->hw", query, features)
+
+
+def forgets_the_tokens_lengths(query, features):
+    return torch.einsum("c,chw->hw", query / query.norm(), features)
+
+
+def forgets_the_querys_length(query, features):
+    return torch.einsum("c,chw->hw", query, F.normalize(features, dim=0))
+
+
+def divides_by_the_length_of_all(query, features):
+    return torch.einsum("c,chw->hw", query, features) / (query.norm() * features.norm())
+
+
+def normalises_along_a_row(query, features):
+    return torch.einsum("c,chw->hw", F.normalize(query, dim=0), F.normalize(features, dim=-1))
+
+
+def takes_a_correlation(query, features):
+    return torch.einsum(
+        "c,chw->hw",
+        F.normalize(query - query.mean(), dim=0),
+        F.normalize(features - features.mean(0), dim=0),
+    )
+
+
+def takes_the_distance(query, features):
+    return (features - query[:, None, None]).norm(dim=0)
+
+
+def forgets_the_sign(query, features):
+    return F.cosine_similarity(query[:, None, None], features, dim=0).abs()
+
+
+def returns_a_row_of_tokens(query, features):
+    return F.cosine_similarity(query[:, None], features.flatten(1), dim=0)
+
+
+def turns_the_map(query, features):
+    return F.cosine_similarity(query[:, None, None], features, dim=0).T
+
+
 def swaps_the_shares(old, new, decay):
     return (1 - decay) * old + decay * new
 
@@ -473,6 +744,73 @@ MISTAKES = {
         keeps_what_should_go: "dose 1 keeps every photon",
         tosses_one_coin_a_ray: "what is left is Poisson again",
     },
+    "04.1": {
+        forgets_the_crop: "the top should be 4, yours is 0",
+        crops_at_the_end_only: "a patch is 14 pixels wide: for pixel (17, 18), the last of row 0,",
+        cuts_the_whole_rest_off_above: "where the crop to 504 x 504 begins",
+        rounds_to_the_next_token: "the last of row 0, the row should be 0, yours is 1",
+        returns_fractions_of_tokens: "the row should be 0, yours is 0.928571",
+        takes_x_for_the_row: "the last of row 0, the row should be 0, yours is 1",
+        stays_in_the_cropped_picture: "the top should be 4, yours is 0",
+        takes_the_heights_crop_for_both: "height and width have crops of their own",
+        takes_14_for_every_patch: "patches of 16, which need no crop",
+        returns_the_token_alone: "`return row, column, top, left`",
+    },
+    "04.2": {
+        forgets_to_centre: "the scores have mean 0",
+        centres_each_token: "the scores have mean 0",
+        centres_for_the_directions_only: "the scores have mean 0",
+        leaves_the_spreads_out: "expected 18 at [0], yours gives 1",
+        returns_the_directions: "the shape should be (40, 2): (2, 6)",
+        takes_columns_for_directions: "tokens on a line need one component",
+        takes_the_smallest_components: "the largest variance comes first",
+        gives_each_channel_the_spread_1: "the largest variance comes first",
+        squares_the_spreads: "expected 18 at [0]",
+    },
+    "04.3": {
+        forgets_both_lengths: "expected -1 at [0, 2], yours gives -3",
+        forgets_the_tokens_lengths: "expected -1 at [0, 2], yours gives -3",
+        forgets_the_querys_length: "a token has 1 with itself",
+        divides_by_the_length_of_all: "known angles",
+        normalises_along_a_row: "known angles",
+        takes_a_correlation: "known angles",
+        takes_the_distance: "known angles",
+        forgets_the_sign: "expected -1 at [0, 2], yours gives 1",
+        returns_a_row_of_tokens: "the shape should be (1, 3), yours is (3,)",
+        turns_the_map: "the shape should be (1, 3), yours is (3, 1)",
+    },
+    "05.1": {
+        forgets_the_root_of_d: "are the scores divided by the root of d?",
+        divides_by_d: "instead of by its root?",
+        takes_the_number_of_keys_for_d: "not the number of keys",
+        lets_keys_choose_queries: "rows sum to 1",
+        swaps_queries_and_keys: "a row for every query, (2, 4); your shape is (4, 2)",
+        takes_a_sigmoid: "rows sum to 1",
+        divides_scores_by_their_sum: "a query of zeros looks everywhere alike",
+        lets_the_exponential_overflow: "are not finite: exp(2000) is",
+    },
+    "05.2": {
+        forgets_the_residual: "half of a token passes by it",
+        forgets_to_halve: "looking at oneself changes nothing",
+        forgets_to_halve_but_divides_at_the_end: "looking at oneself changes nothing",
+        puts_the_later_block_on_the_right: "in the opposite order",
+        averages_the_blocks: "the later block stands on the left",
+        multiplies_place_by_place: "the later block stands on the left",
+        adds_the_identity_only_once: "the later block stands on the left",
+        adds_the_identity_in_place: "changes the attentions it was given",
+    },
+    "05.3": {
+        takes_the_gradient_at_the_end: "take the gradient all along the way",
+        returns_the_mean_gradient: "a linear function gives its weights",
+        forgets_to_divide_by_the_steps: "a linear function gives its weights",
+        multiplies_with_x: "a linear function gives its weights",
+        walks_from_0: "the way begins at the baseline",
+        walks_with_the_wrong_sign: "a linear function gives its weights",
+        returns_the_sum_of_the_shares: "the shape should be (3,)",
+        takes_absolute_gradients: "a linear function gives its weights",
+        shares_the_difference_evenly: "a linear function gives its weights",
+        stops_half_way: "the way counts",
+    },
     "08.1": {
         swaps_the_shares: "decay 0 gives the new",
         adds_the_whole_new: "decay 1 keeps the old",
@@ -572,6 +910,45 @@ def test_windows_and_hu_may_be_written_in_other_ways():
     assert exercises.judge("01.3", as_a_list).status == "right"
 
 
+def test_tokens_components_and_cosines_may_be_found_in_other_ways():
+    def counts_patches(y, x, height, width, patch):
+        tops = range(height % patch // 2, height - patch + 1, patch)
+        lefts = range(width % patch // 2, width - patch + 1, patch)
+        row = max(number for number, top in enumerate(tops) if top <= y)
+        column = max(number for number, left in enumerate(lefts) if left <= x)
+        return np.array([row, column, tops[row], lefts[column]])
+
+    def by_eigenvectors_the_other_way_up(tokens, k):
+        centred = (tokens - tokens.mean(0)).numpy()
+        return -centred @ np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :k]
+
+    def place_by_place(query, features):
+        places = [F.cosine_similarity(query, token, dim=0) for token in features.flatten(1).T]
+        return torch.stack(places).reshape(features.shape[1:])
+
+    assert exercises.judge("04.1", counts_patches).status == "right"
+    assert exercises.judge("04.2", by_eigenvectors_the_other_way_up).status == "right"
+    assert exercises.judge("04.3", place_by_place).status == "right"
+
+
+def test_the_answers_of_chapter_04_are_what_the_package_computes():
+    from alden_lite import explain, pvm
+    from alden_lite.lessons import chapter_04
+
+    slice_ = np.arange(333 * 271).reshape(333, 271)
+    row, column, top, left = chapter_04.token_of_pixel(250, 130, 333, 271, 14)
+    token = pvm.crop_to_grid(slice_, 14)[14 * row : 14 * row + 14, 14 * column : 14 * column + 14]
+    assert token[0, 0] == slice_[top, left]
+    assert slice_[250, 130] in token
+    maps = torch.randn(1, 8, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cosines = chapter_04.cosine_map(maps[0, :, 2, 3], maps[0])
+    torch.testing.assert_close(cosines, explain.similarity(maps[0, :, 2, 3], maps)[0])
+    scores = chapter_04.principal_scores(maps[0].flatten(1).T, 3)
+    grey = explain.ForegroundColours.fit(maps)(maps).flatten(0, 2)
+    correlations = [np.corrcoef(scores[:, n], grey[:, n])[0, 1] for n in range(3)]
+    assert np.abs(correlations).min() > 0.99  # grey is cut off at percentiles 1 and 99
+
+
 def test_the_answers_of_chapter_01_are_what_the_package_computes():
     from alden_lite import dicom, hounsfield, metrics
     from alden_lite.lessons import chapter_01
@@ -584,6 +961,50 @@ def test_the_answers_of_chapter_01_are_what_the_package_computes():
     assert hounsfield.window(72.0, level, width) - hounsfield.window(36.0, level, width) == 0.5
     flat = torch.zeros(8, 8)
     assert chapter_01.psnr_db(9, -160, 240) == pytest.approx(metrics.psnr_db(flat + 9, flat))
+
+
+def test_attention_rollout_and_path_may_be_written_in_other_ways():
+    def loops_over_queries(q, k):
+        rows = []
+        for query in q:
+            scores = (query * k).sum(-1) * q.shape[1] ** -0.5
+            weights = (scores - scores.max()).exp()
+            rows.append(weights / weights.sum())
+        return torch.stack(rows)
+
+    def from_the_last_block_down(attentions):
+        rolled = torch.eye(len(attentions[0]), dtype=torch.float64)
+        for attention in reversed(attentions):
+            rolled = 0.5 * rolled + 0.5 * rolled @ attention
+        return rolled
+
+    def ends_on_the_right(f, x, baseline, steps):
+        gradients = []
+        for share in torch.linspace(1 / steps, 1, steps):
+            point = torch.lerp(baseline, x, share.double()).detach().clone()
+            point.requires_grad = True
+            f(point).backward()
+            gradients.append(point.grad)
+        return torch.stack(gradients).mean(0) * (x - baseline)
+
+    assert exercises.judge("05.1", loops_over_queries).status == "right"
+    assert exercises.judge("05.2", from_the_last_block_down).status == "right"
+    assert exercises.judge("05.3", ends_on_the_right).status == "right"
+
+
+def test_the_answers_of_chapter_05_are_what_the_package_computes():
+    from alden_lite import explain
+    from alden_lite.lessons import chapter_05
+
+    generator = torch.Generator().manual_seed(0)
+    attentions = torch.randn(4, 2, 5, 5, generator=generator, dtype=torch.float64).softmax(-1)  # two heads
+    averaged = list(attentions.mean(1))
+    rolled = explain.rollout(list(attentions[:, None]))[0]
+    torch.testing.assert_close(chapter_05.roll_out(averaged), rolled)
+    slices = torch.randn(1, 1, 4, 4, generator=generator)
+    shares = explain.integrated_gradients(lambda hu: (hu**3).sum((1, 2, 3)), slices, baseline_hu=-1.0)
+    by_hand = chapter_05.share_out(lambda hu: (hu**3).sum(), slices, torch.full_like(slices, -1), 400)
+    torch.testing.assert_close(by_hand, shares.map, rtol=1e-3, atol=1e-3)
 
 
 def test_the_expected_noise_of_the_exercise_is_the_scanners():

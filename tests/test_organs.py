@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -208,6 +210,19 @@ def test_maps_of_another_grid_are_averaged_or_interpolated_to_the_tokens() -> No
     np.testing.assert_allclose(tokens.features[2][inner], tokens.features[1][inner])
 
 
+def test_all_pixels_of_a_finer_map_count() -> None:
+    class Finer(Means):
+        taps = (1, 2)
+
+        def __call__(self, hu: Tensor) -> list[Tensor]:
+            return [F.avg_pool2d(hu, 14), F.avg_pool2d(hu, 2)]  # 7 x 7 of the second are a token
+
+    noise = np.random.default_rng(0).normal(0, 100, (4, 56, 84)).astype(np.float32)
+    _, groups = scene()
+    tokens = organs.collect_tokens(Finer(), noise, groups, units=[0, 0, 1, 1], progress=False)  # type: ignore[arg-type]
+    np.testing.assert_allclose(tokens.features[2], tokens.features[1], atol=1e-3)
+
+
 def test_a_network_sees_one_slice_at_a_time_as_floating_point_and_only_those_in_use() -> None:
     pvm = Means()
     tokens = collect(pvm, units=[0, -1, 3, -1])
@@ -249,6 +264,7 @@ def test_tokens_can_be_chosen() -> None:
 def test_cached_features_are_the_same(tmp_path: object) -> None:
     class Kept(Means):
         windows = ()
+        mean = std = torch.zeros(3)
 
         def rounds_to_bfloat16(self, device: torch.device) -> bool:
             return False
@@ -438,7 +454,8 @@ def result(seed: int = 0, n: int = 400) -> ProbeResult:
     rng = np.random.default_rng(seed)
     truth = rng.choice([1, 4, 5, 9], n, p=[0.6, 0.2, 0.1, 0.1])
     guess = rng.choice([1, 2, 4, 5, 9], n)
-    return ProbeResult(truth, np.where(rng.random(n) < 0.7, truth, guess), rng.integers(0, 8, n))
+    unit = rng.choice(8, n, p=[0.3, 0.2, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05])  # of different sizes
+    return ProbeResult(truth, np.where(rng.random(n) < 0.7, truth, guess), unit)
 
 
 def test_the_balanced_accuracy_by_hand() -> None:
@@ -447,6 +464,22 @@ def test_the_balanced_accuracy_by_hand() -> None:
     assert found.balanced_accuracy == pytest.approx(5 / 6)
     assert found.confusion().sum() == 4
     assert (found.confusion()[0, 0], found.confusion()[0, 3], found.confusion()[3, 3]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "unit", "text"),
+    [
+        ([1, 0], [1, 1], [0, 0], r"true groups are numbers from 1 to 10, got \[0 1\]"),
+        ([1, 4], [1, 0], [0, 0], r"predicted groups are numbers from 1 to 10, got \[0 1\]"),
+        ([1, 4], [1, 11], [0, 0], "predicted groups"),
+        ([1, 4], [1], [0, 0], r"for each of N tokens are needed, got \(2,\), \(1,\) and \(2,\)"),
+        ([1, 4], [1, 4], [0], "for each of N tokens"),
+        ([[1], [4]], [[1], [4]], [[0], [0]], "for each of N tokens"),
+    ],
+)
+def test_numbers_that_are_no_group_are_not_counted(truth: Any, predicted: Any, unit: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ProbeResult(np.array(truth), np.array(predicted), np.array(unit))
 
 
 def test_figures_agree_with_scikit_learns() -> None:

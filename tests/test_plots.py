@@ -479,6 +479,7 @@ def test_a_zoom_cuts_slice_and_map_alike():
         (laid_over(), {"columns": 5}, "1 to 4 columns"),
         (laid_over(), {"opacity": 0.0}, "opacity above 0"),
         (laid_over(), {"limits": (1, 1)}, r"limits of the colours must ascend, got \(1, 1\)"),
+        (laid_over(), {"limits": (-1, 3)}, r"symmetric about 0, or choose a cmap: got \(-1, 3\)"),
         (laid_over(), {"ring": (3, 0)}, r"ring .* \(3, 0\) is outside a map of 3 x 4"),
         (laid_over(), {"ring": {"three": (0, 0)}}, "rings for panels that are not there: .'three'"),
         (laid_over(), {"zoom": (0, 30, 0, 10)}, "not inside a slice of 24 x 32"),

@@ -277,8 +277,11 @@ def test_float32_is_not_changed_by_what_the_machine_gains(pvm: PVM) -> None:
 def test_auto_is_bfloat16_where_it_is_faster(
     gain: float, rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alden_lite.pvm.bfloat16_gain", lambda device_type: gain)
-    assert load_pvm("efficientnet_lite0", precision="auto").rounds_to_bfloat16(torch.device("cpu")) is rounds
+    gains = {"cpu": gain, "cuda": 1.0}
+    monkeypatch.setattr("alden_lite.pvm.bfloat16_gain", lambda device_type: gains[device_type])
+    pvm = load_pvm("efficientnet_lite0", precision="auto")
+    assert pvm.rounds_to_bfloat16(torch.device("cpu")) is rounds
+    assert not pvm.rounds_to_bfloat16(torch.device("cuda", 0))
 
 
 def test_the_gain_is_a_ratio_measured_once() -> None:
@@ -340,6 +343,12 @@ def test_the_random_networks_blocks_do_nothing_unless_their_layer_scale_is_raise
     assert (last - first).norm() / first.norm() < 1e-3
     first, last = random_pvm(layer_scale=1, taps=(1, 12))(soft_tissue())
     assert (last - first).norm() / first.norm() > 0.5
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_a_layer_scale_of_zero_which_timm_takes_for_one_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="layer_scale must be above 0"):
+        random_pvm(layer_scale=scale)
 
 
 def as_published(tmp_path: Path, name: str, wrap: Any = lambda weights: weights) -> Path:

@@ -20,7 +20,9 @@ class Settings:
     `every`: use every n-th slice. `warm_start`: shipped weights to begin from, None for random
     ones. `report_every`: steps between two pictures. `recipe`: fields of `training.Recipe` that
     differ from its defaults. `matrix`: pixels a side of a phantom. `scans`: how often it is scanned
-    where a spread is measured.
+    where a spread is measured. `patients`: phantom patients, each at `heights_mm` of its abdomen. `inputs`:
+    names in `pvm.INPUTS` to compare. `steps`: gradients along a path. `stride`: pixels from one covered
+    square to the next. `places`: output pixels that are asked what they depend on.
     """
 
     every: int = 1
@@ -29,6 +31,12 @@ class Settings:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     matrix: int = 256
     scans: int = 1
+    patients: int = 0
+    heights_mm: tuple[float, ...] = ()
+    inputs: tuple[str, ...] = ()
+    steps: int = 0
+    stride: int = 0
+    places: int = 0
 
 
 SETTINGS: dict[str, dict[str, Settings]] = {
@@ -38,6 +46,16 @@ SETTINGS: dict[str, dict[str, Settings]] = {
         "fast": Settings(matrix=256, scans=40),
         "laptop": Settings(matrix=512, scans=100),
         "full": Settings(matrix=512, scans=200),
+    },
+    "04": {
+        "fast": Settings(every=9, patients=4, heights_mm=(20,), inputs=("soft",)),
+        "laptop": Settings(every=2, patients=12, heights_mm=(-50, 20, 60), inputs=("soft", "three", "full")),
+        "full": Settings(patients=24, heights_mm=(-50, -15, 20, 60), inputs=("soft", "three", "full")),
+    },
+    "05": {
+        "fast": Settings(every=2, steps=48, stride=28, places=8),
+        "laptop": Settings(steps=128, stride=14, places=40),
+        "full": Settings(steps=256, stride=7, places=100),
     },
     "08": {
         "fast": Settings(

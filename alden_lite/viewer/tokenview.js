@@ -42,7 +42,8 @@ const TOKEN_STYLE = `
 .tokens { margin-top: 6px; }
 .tokens p { margin: 0 0 4px; min-height: 1.4em; }
 .scale { display: inline-flex; gap: 6px; align-items: center; }
-.scale canvas { width: 9em; height: 14px; border: 1px solid var(--line); }
+.ramp { border: 1px solid var(--line); background: #666; line-height: 0; }
+.ramp canvas { width: 9em; height: 14px; }
 `;
 
 class TokenViewer extends Viewer {
@@ -112,7 +113,7 @@ class TokenViewer extends Viewer {
         this.slider("overlay_opacity", "Overlay", 0, 1, percent, percent, 0.05)));
   }
 
-  /** The colours, with a number at each end. */
+  /** The colours, as they are seen over a grey, with a number at each end. */
   buildScale() {
     const size = this.similarityColours.length;
     const canvas = make("canvas", { width: size, height: 1, "aria-hidden": "true" });
@@ -120,9 +121,11 @@ class TokenViewer extends Viewer {
     new Uint32Array(image.data.buffer).set(this.similarityColours);
     canvas.getContext("2d").putImageData(image, 0, 0);
     const low = make("span");
-    const scale = make("div", { class: "scale", role: "img" }, low, canvas, make("span", {}, "1.00"));
+    const ramp = make("span", { class: "ramp" }, canvas);
+    const scale = make("div", { class: "scale", role: "img" }, low, ramp, make("span", {}, "1.00"));
     this.updates.push(() => {
       low.textContent = cosineWords(this.get("threshold"));
+      canvas.style.opacity = this.get("overlay_opacity");
       scale.setAttribute("aria-label", `Colours from ${low.textContent}, dark violet, to 1.00, yellow`);
     });
     return scale;
