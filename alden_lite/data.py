@@ -274,7 +274,7 @@ def make_pairs(
         raise ValueError(f"slices {outside} are outside the volume's {depth}")
     folder = Path(cache) if cache is not None else assets.cache_folder() / "pairs"
     file = folder / f"{_pairs_key(volume, slices, protocol, seed)}.npz"
-    stored = read_npz(file)
+    stored = read_npz(file, ("low", "normal", "dose", "slices"))
     if stored is None:
         jobs = [(z, repeat) for repeat in range(protocol.repeats) for z in slices]
         bar = tqdm(jobs, desc="low-dose scans", unit="slice", disable=not progress, leave=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ import numpy as np
 __all__ = ["read_npz", "write_npz"]
 
 
-def read_npz(file: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz file by name; None if there is none or it is damaged (zip's checksums differ)."""
+def read_npz(file: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """These arrays of an .npz file; None if there is no file, one is missing, or damage."""
     try:
         with np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile):  # by where the damage is
+            return {name: stored[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):  # by where it is
         return None
 
 

@@ -501,7 +501,8 @@ class LinearProbe(nn.Linear):
     """A linear probe as one layer: (..., C) features to a logit for each of `groups` (group numbers)."""
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray, groups: tuple[int, ...]) -> None:
-        super().__init__(weight.shape[1], weight.shape[0])
+        with torch.random.fork_rng(devices=[]):  # torch draws weights first: not out of the run's numbers
+            super().__init__(weight.shape[1], weight.shape[0])
         self.groups = groups
         with torch.no_grad():
             self.weight.copy_(torch.from_numpy(weight))

@@ -564,6 +564,16 @@ def test_only_a_fitted_linear_probe_is_a_layer() -> None:
             organs.as_linear(probe)
 
 
+def test_a_layer_takes_none_of_the_runs_random_numbers() -> None:
+    features, group, _ = clouds()
+    probe = organs.make_probe().fit(features, group)
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    organs.as_linear(probe)
+    assert torch.rand(1) == expected
+
+
 def test_a_feature_that_never_changes_does_no_harm() -> None:
     features, group, unit = clouds()
     features[:, 2] = 7.0
