@@ -147,7 +147,7 @@ def test_the_denoised_panels_can_carry_the_networks_name():
 
 
 def test_below_and_above_zero_differ_in_blue_against_red_not_only_in_green():
-    low, high = (mpl.colormaps[plots.DIVERGING](end)[:3] for end in (0.15, 0.85))
+    low, high = (mpl.colormaps[plots.frame.DIVERGING](end)[:3] for end in (0.15, 0.85))
     assert low[0] > low[2] + 0.3 and high[2] > high[0] + 0.1  # orange and violet
 
 
@@ -268,7 +268,7 @@ def test_organs_are_coloured_by_group_and_named_in_their_largest_part():
     assert ct.get_clim() == (-150, 250)
     assert (layer.get_array().mask == (organ_groups() == 0)).all()
     colours = layer.cmap(layer.norm(np.array([1, 4, 10])))
-    expected = [plots.ORGAN_COLOURS[n] for n in (0, 3, 9)]
+    expected = [plots.frame.ORGAN_COLOURS[n] for n in (0, 3, 9)]
     assert [mpl.colors.to_hex(colour).upper() for colour in colours] == expected
     assert layer.get_alpha() == 0.55
     assert layer.get_extent() == [-0.5, 11.5, 11.5, -0.5]
@@ -277,7 +277,7 @@ def test_organs_are_coloured_by_group_and_named_in_their_largest_part():
 def test_there_is_a_colour_for_every_organ_group():
     from alden_lite.organs import GROUPS
 
-    assert len(plots.ORGAN_COLOURS) == len(set(plots.ORGAN_COLOURS)) == len(GROUPS)
+    assert len(plots.frame.ORGAN_COLOURS) == len(set(plots.frame.ORGAN_COLOURS)) == len(GROUPS)
 
 
 @pytest.mark.parametrize("groups", [np.full((2, 2), 11), np.full((2, 2), 0.5), np.zeros(4), -np.eye(2)])
@@ -417,7 +417,7 @@ def test_signed_maps_are_symmetric_about_a_middle_and_limits_can_be_given():
     signed = {"a": (ct(), np.array([[-2.0, 1.0]])), "b": (ct(), np.array([[0.5, 1.0]]))}
     picture = plots.overlays(signed, label="x").axes[0].images[1]
     assert picture.get_clim() == (-2, 2)
-    expected = mpl.colormaps[plots.DIVERGING](np.linspace(0, 1, 256))[:, :3]
+    expected = mpl.colormaps[plots.frame.DIVERGING](np.linspace(0, 1, 256))[:, :3]
     assert np.allclose(picture.get_cmap()(np.arange(256))[:, :3], expected)
     limited = plots.overlays(signed, label="x", limits=(0, 0.5), cmap="magma").axes[1].images[1]
     assert limited.get_clim() == (0, 0.5)
@@ -692,7 +692,7 @@ def test_only_figures_with_colours_take_up_colours():
         (plots.ct_panels({"slice": ct()}), "L"),
         (plots.before_after(*three().values()), "RGB"),
     ]:
-        assert Image.open(io.BytesIO(plots._png(figure))).mode == mode
+        assert Image.open(io.BytesIO(plots.show._png(figure))).mode == mode
 
 
 def test_a_shown_figure_is_closed():

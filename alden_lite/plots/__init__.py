@@ -1,0 +1,30 @@
+"""The course's figures: CT beside CT in one window, differences in HU, curves, spectra, sliders.
+
+Plots take data and return a matplotlib figure; `alt` shows one in a notebook, with a text for those who
+cannot see it. All CT panels of a figure share one window, which the figure names. Used in every chapter.
+"""
+
+from alden_lite.plots.ct import before_after, ct_panels, dose_slider, hu_histogram, window_strip
+from alden_lite.plots.features import accuracy, confusion, feature_colours, organ_maps, overlays
+from alden_lite.plots.lines import curves, losses, noise_power, sinograms, split_bar
+from alden_lite.plots.show import Live, alt
+
+__all__ = [
+    "Live",
+    "accuracy",
+    "alt",
+    "before_after",
+    "confusion",
+    "ct_panels",
+    "curves",
+    "dose_slider",
+    "feature_colours",
+    "hu_histogram",
+    "losses",
+    "noise_power",
+    "organ_maps",
+    "overlays",
+    "sinograms",
+    "split_bar",
+    "window_strip",
+]
