@@ -793,7 +793,7 @@ MISTAKES = {
         forgets_the_residual: "half of a token passes by it",
         forgets_to_halve: "looking at oneself changes nothing",
         forgets_to_halve_but_divides_at_the_end: "looking at oneself changes nothing",
-        puts_the_later_block_on_the_right: "in the opposite order",
+        puts_the_later_block_on_the_right: "the later block belongs on the left",
         averages_the_blocks: "the later block stands on the left",
         multiplies_place_by_place: "the later block stands on the left",
         adds_the_identity_only_once: "the later block stands on the left",

@@ -137,9 +137,7 @@ def _the_later_block_stands_on_the_left(attempt: Attempt) -> None:
     situation = "for a block that swaps two tokens and then one that looks at the first token"
     got = _tensor(attempt([_SWAP, _TO_THE_FIRST]))
     if torch.allclose(got.double(), roll_out([_TO_THE_FIRST, _SWAP])):
-        raise Mistake(
-            f"{situation} yours is the rollout of the blocks in the opposite order: A₂ A₁, not A₁ A₂"
-        )
+        raise Mistake(f"{situation} yours multiplies A₁ A₂; the later block belongs on the left: A₂ A₁")
     same(got, roll_out([_SWAP, _TO_THE_FIRST]), situation)
 
 
