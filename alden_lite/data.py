@@ -30,12 +30,14 @@ from alden_lite.scanner import Scanner, insert_noise
 
 __all__ = [
     "GAP",
+    "GAP_MM",
     "PROTOCOLS",
     "SPLIT",
     "DoseProtocol",
     "Pairs",
     "Volume",
     "change_kernel",
+    "development_slices",
     "draw_crops",
     "load_nifti",
     "load_sample",
@@ -49,7 +51,10 @@ __all__ = [
 ]
 
 GAP = 5
-"""Slices left out between two blocks of the split: 12.5 mm of the sample volume."""
+"""Slices left out between two blocks of the split of the sample volume."""
+
+GAP_MM = 12.5
+"""The same in mm, for volumes of other spacing."""
 
 SPLIT: dict[str, tuple[tuple[int, int], ...]] = {
     "train": ((0, 15), (35, 60), (77, 82), (102, 133)),
@@ -142,6 +147,31 @@ def split_slices(part: str) -> list[int]:
     if part not in SPLIT:
         raise ValueError(f"unknown part {part!r}: choose from {sorted(SPLIT)}")
     return [z for first, last in SPLIT[part] for z in range(first, last)]
+
+
+def development_slices(volume: Volume, part: str) -> list[int]:
+    """Slice numbers of a development patient in one part of its split, "train" or "validation".
+
+    The middle tenth is for validation; what is nearer to it than `GAP_MM` belongs to neither.
+
+    Raises:
+        ValueError: on another part.
+
+    >>> volume = Volume("patient", np.zeros((50, 2, 2), dtype=np.int16), (5.0, 0.7, 0.7))
+    >>> development_slices(volume, "validation"), len(development_slices(volume, "train"))
+    ([22, 23, 24, 25, 26], 39)
+    """
+    depth = len(volume.hu)
+    count = max(depth // 10, 1)
+    first = (depth - count) // 2
+    validation = range(first, first + count)
+    if part == "validation":
+        return list(validation)
+    if part != "train":
+        raise ValueError(f"unknown part {part!r} of a development patient: choose train or validation")
+    gap = math.ceil(GAP_MM / volume.spacing_mm[0])
+    near = range(first - gap, first + count + gap)
+    return [z for z in range(depth) if z not in near]
 
 
 def load_sample() -> Volume:
@@ -257,8 +287,8 @@ def make_pairs(
         progress: show a progress bar.
 
     Returns:
-        Pairs, `repeats` times the chosen slices, in HU rounded to whole numbers as CT is stored
-        (but not clipped at -1024, so that noise in air keeps its mean).
+        Pairs, `repeats` times the chosen slices, in whole HU from -1024 on, as scanners store them: noise in
+        air is cut off there, so it brightens air.
 
     Raises:
         ValueError: on slices outside the volume, not square, or without soft tissue to read their noise from.
@@ -434,7 +464,7 @@ def _one_crop(pairs: Pairs, size: int, rng: np.random.Generator, augment: bool) 
 
 
 def training_pairs(protocol: str, volumes: Sequence[str | Path] = (), *, seed: int = 0) -> Pairs:
-    """Pairs of the sample volume's training slabs, and of every slice of further NIfTI volumes.
+    """Pairs of the training slices of the sample volume and of further NIfTI volumes.
 
     Raises:
         ValueError: on an unknown protocol.
@@ -445,7 +475,7 @@ def training_pairs(protocol: str, volumes: Sequence[str | Path] = (), *, seed: i
     parts = [make_pairs(load_sample(), split_slices("train"), protocol=chosen, seed=seed)]
     for path in volumes:
         volume = load_nifti(path)
-        parts.append(make_pairs(volume, range(len(volume.hu)), protocol=chosen, seed=seed))
+        parts.append(make_pairs(volume, development_slices(volume, "train"), protocol=chosen, seed=seed))
     return Pairs.joined(parts)
 
 
@@ -457,9 +487,8 @@ def _log_uniform(rng: np.random.Generator, ends: tuple[float, float]) -> float:
 
 
 def _stored(hu: torch.Tensor) -> np.ndarray:
-    """Whole HU in int16, as a scanner stores them."""
-    limits = np.iinfo(np.int16)
-    return hu.round().clamp(limits.min, limits.max).numpy().astype(np.int16)
+    """Whole HU in int16, from -1024 on, as a scanner stores them."""
+    return hu.round().clamp(AIR_HU, np.iinfo(np.int16).max).numpy().astype(np.int16)
 
 
 def _pairs_key(volume: Volume, slices: Sequence[int], protocol: DoseProtocol, seed: int) -> str:
@@ -468,6 +497,6 @@ def _pairs_key(volume: Volume, slices: Sequence[int], protocol: DoseProtocol, se
     read = volume.hu[max(min(slices) - thickest, 0) : max(slices) + thickest]
     content = hashlib.sha256(np.ascontiguousarray(read).data)
     scanner = asdict(Scanner.covering(volume.hu.shape[1], volume.spacing_mm[1]))
-    recipe = {"version": 2, "slices": list(slices), "seed": seed, "scanner": scanner, **asdict(protocol)}
+    recipe = {"version": 3, "slices": list(slices), "seed": seed, "scanner": scanner, **asdict(protocol)}
     content.update(json.dumps(recipe, sort_keys=True).encode())
     return content.hexdigest()[:24]
