@@ -16,7 +16,7 @@ INSTALLED := .venv/.installed
 LEARN := "$(VOLUMES)/abdomen_CRLM-CT-1006_ge.nii.gz" "$(VOLUMES)/abdopelvis_TCGA-09-2043_toshiba.nii.gz"
 TRAIN := $(PY) -m alden_lite train --protocol wide --volumes $(LEARN)
 
-# Both begin where the base run ended and go equally far.
+# Both begin where the base run ended and go equally far; the weights of ALDEN's losses are the recipe's defaults.
 FURTHER := warm_start=runs/weights/base.safetensors steps=1000 learning_rate=2e-4 warmup=20 reuse=4 \
 	average=0.995 precision=bf16-mixed
 
@@ -54,11 +54,11 @@ weights: .assets-ok ## train the shipped generators again; VOLUMES=folder of the
 		"$(PY) data_scripts/development_patients.py --out '$(VOLUMES)'" >&2; exit 1; }; done
 	$(TRAIN) --out runs/weights/base --export runs/weights/base.safetensors \
 		--set steps=24000 adversarial_weight=0 contrastive_weight=0 learning_rate=8e-4 'betas=[0.9,0.999]' \
-		warmup=300 reuse=1 average=0.999 clip=0.02 precision=bf16-mixed
+		warmup=300 reuse=1 average=0.999 clip=0.02 precision=bf16-mixed keep=0
 	$(TRAIN) --out runs/weights/l1 --export runs/weights/l1.safetensors \
-		--set $(FURTHER) adversarial_weight=0 contrastive_weight=0
+		--set $(FURTHER) adversarial_weight=0 contrastive_weight=0 keep=0
 	$(TRAIN) --out runs/weights/alden --export runs/weights/alden.safetensors \
-		--set $(FURTHER) adversarial_weight=0.005 contrastive_weight=0.01
+		--set $(FURTHER) warm_keep=0.15
 	cp runs/weights/l1.safetensors runs/weights/alden.safetensors alden_lite/weights/
 
 bench: .assets-ok ## the tables of benchmarks/

@@ -31,6 +31,7 @@ AdversarialLoss = Literal["bce", "lsgan"]
 SITES = 3  # shallow, middle, deep
 SMALLEST = 16  # pixels: three halvings leave 2 x 2 logits
 SLOPE = 0.2  # of the leaky ReLU, as usual in discriminators
+SURROUNDINGS = 15  # pixels: grain is what the mean of this square leaves over
 
 
 class AnatomyAwareDiscriminator(nn.Module):
@@ -51,17 +52,23 @@ class AnatomyAwareDiscriminator(nn.Module):
         query: which side asks, see `AttentionFeatureFusion`.
         residual: see `AttentionFeatureFusion`.
         positions: see `AttentionFeatureFusion`.
+        locality: see `AttentionFeatureFusion`.
         spectral_norm: divide the weight of each convolution of the skeleton, as a matrix, by its
             largest singular value. The last layer is left free, so that logits can be of any size.
         level: HU, the middle of what is seen.
         scale: HU that become 1.
         limit: what is seen is clamped to +-`limit`, by default [-550, 650] HU. Beyond it no
             gradient reaches the image.
+        grain: HU that become 1 in a second channel, which holds what a 15 x 15 mean leaves over, clamped
+            to +-`limit`; `None` leaves the channel out.
 
     Raises:
-        ValueError: if `semantic_channels` has not three entries, or `scale` or `limit` is not > 0.
+        ValueError: if `semantic_channels` has not three entries, or `scale`, `limit` or `grain` is not > 0.
 
-    Soft tissue at gain is OURS: fed with the whole HU range, a prototype's texture did not move.
+    Soft tissue at gain is OURS: fed with the whole HU range, a prototype's texture did not move. So is the
+    channel of grain: organs differ by 100 HU, real and denoised grain by 5, and without it the first
+    hundreds of steps are spent on the organs, which are the same in both. A mean of 5 x 5 would hide the
+    middle frequencies, where most of the noise is: a generator taught so made too fine a grain.
 
     Example:
         >>> aad = AnatomyAwareDiscriminator(semantic_channels=(6, 6, 6))
@@ -79,10 +86,12 @@ class AnatomyAwareDiscriminator(nn.Module):
         query: Query = "image",
         residual: bool = True,
         positions: bool = False,
+        locality: bool = True,
         spectral_norm: bool = True,
         level: float = 50.0,
         scale: float = 200.0,
         limit: float = 3.0,
+        grain: float | None = 10.0,
     ) -> None:
         super().__init__()
         if semantic_channels is not None and len(semantic_channels) != SITES:
@@ -90,11 +99,13 @@ class AnatomyAwareDiscriminator(nn.Module):
                 f"semantic_channels needs {SITES} entries (shallow, middle, deep), "
                 f"got {tuple(semantic_channels)}"
             )
-        if scale <= 0 or limit <= 0:
-            raise ValueError(f"scale and limit must be positive, got {scale} HU and {limit}")
-        self.level, self.scale, self.limit = level, scale, limit
+        if scale <= 0 or limit <= 0 or (grain is not None and grain <= 0):
+            raise ValueError(
+                f"scale, limit and grain must be positive, got {scale} HU, {limit} and {grain} HU"
+            )
+        self.level, self.scale, self.limit, self.grain = level, scale, limit, grain
         sites = (2 * width, 3 * width, 3 * width)  # channels
-        self.stem = _halving(1, width, normed=spectral_norm)
+        self.stem = _halving(1 if grain is None else 2, width, normed=spectral_norm)
         self.approach = nn.ModuleList(
             [
                 _halving(width, sites[0], normed=spectral_norm),
@@ -114,6 +125,7 @@ class AnatomyAwareDiscriminator(nn.Module):
                 query=query,
                 residual=residual,
                 positions=positions,
+                locality=locality,
                 spectral_norm=spectral_norm,
             )
             for here, semantic in zip(sites, semantic_channels or (), strict=False)
@@ -129,7 +141,8 @@ class AnatomyAwareDiscriminator(nn.Module):
                 (OURS). `None` leaves the fusions out: what the same weights say without anatomy.
 
         Returns:
-            Logits (B, 1, H/8, W/8). One logit sees 78 x 78 pixels of the image (pix2pix: 70 x 70).
+            Logits (B, 1, H/8, W/8). One logit sees 92 x 92 pixels of the image, 78 x 78 without the channel
+            of grain (pix2pix: 70 x 70).
 
         Raises:
             ValueError: if a shape does not fit, or semantics come to a plain discriminator.
@@ -157,7 +170,13 @@ class AnatomyAwareDiscriminator(nn.Module):
         return maps
 
     def _see(self, image: Tensor) -> Tensor:
-        return ((image - self.level) / self.scale).clamp(-self.limit, self.limit)
+        """Return the image in its window and, beside it, its grain: (B, 1 or 2, H, W), no unit."""
+        seen = ((image - self.level) / self.scale).clamp(-self.limit, self.limit)
+        if self.grain is None:
+            return seen
+        mean = F.avg_pool2d(seen, SURROUNDINGS, 1, SURROUNDINGS // 2, count_include_pad=False)
+        grain = ((seen - mean) * (self.scale / self.grain)).clamp(-self.limit, self.limit)
+        return torch.cat([seen, grain], 1)
 
     def _mix(self, site: int, x: Tensor, semantics: Tensor | None) -> Tensor:
         mixed: Tensor = self.mix[site](x)
@@ -234,8 +253,9 @@ class AttentionFeatureFusion(nn.Module):
     neither is zero. One step later the layers behind it learn too.
 
     With query "image" every place of the image searches all semantic tokens by content alone, so
-    that shuffling the tokens changes nothing; `positions` tells both sides where they are. With
-    query "semantic" the answer is laid back on the grid of A, so that places matter anyhow.
+    that shuffling the tokens changes nothing; `positions` tells both sides where they are, and
+    `locality` lets near ones count more. With query "semantic" the answer is laid back on the grid
+    of A, so that places matter anyhow.
 
     Args:
         image_channels: channels of F.
@@ -245,6 +265,10 @@ class AttentionFeatureFusion(nn.Module):
         query: the side that asks. SeD: "semantic". OURS: "image", already at F's resolution.
         residual: `False` leaves out all three adds, as SeD's code does.
         positions: add sines of the place in the crop to S and T. OURS, off: not in SeD.
+        locality: in the cross-attention, take from the score of two tokens their distance, in tokens
+            of A, times 2, 1, 1/2, ... in the first, second, third, ... head, and nothing in the last of
+            several. OURS, after ALiBi (Press et al., ICLR 2022): fresh attention looks everywhere alike,
+            and in our training it stayed so for hundreds of steps; then the anatomy is one mean a crop.
         spectral_norm: normalise the 3 x 3 convolution. Never the zero one: 0/0.
 
     Raises:
@@ -261,6 +285,7 @@ class AttentionFeatureFusion(nn.Module):
         query: Query = "image",
         residual: bool = True,
         positions: bool = False,
+        locality: bool = True,
         spectral_norm: bool = True,
     ) -> None:
         super().__init__()
@@ -268,7 +293,8 @@ class AttentionFeatureFusion(nn.Module):
         if positions and width % 4:
             raise ValueError(f"positions need a width divisible by 4, got {width}")
         self.semantic_channels, self.width = semantic_channels, width
-        self.query, self.residual, self.positions = query, residual, positions
+        self.query, self.residual = query, residual
+        self.positions, self.locality = positions, locality
         groups = math.gcd(32, semantic_channels)  # 32 as in SeD, fewer for hand-made maps
         self.semantic_in = nn.Sequential(
             nn.GroupNorm(groups, semantic_channels), nn.Conv2d(semantic_channels, width, 1)
@@ -295,7 +321,8 @@ class AttentionFeatureFusion(nn.Module):
             ValueError: if `semantics` does not fit.
         """
         asking, asked = self._tokens(features, semantics)
-        asking = self._add(asking, self.cross_attention(asking, asked))
+        near = self._nearness(features, semantics)
+        asking = self._add(asking, self.cross_attention(asking, asked, near))
         asking = self._add(asking, self.feed_forward(asking))
         grid = (semantics if self.query == "semantic" else features).shape[-2:]
         evidence: Tensor = self.zero(asking.mT.reshape(-1, self.width, *grid))
@@ -309,7 +336,8 @@ class AttentionFeatureFusion(nn.Module):
 
         Arguments and errors as in `forward`.
         """
-        return self.cross_attention.weights(*self._tokens(features, semantics))
+        near = self._nearness(features, semantics)
+        return self.cross_attention.weights(*self._tokens(features, semantics), near)
 
     def _tokens(self, features: Tensor, semantics: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens that ask and the tokens that are asked."""
@@ -318,6 +346,15 @@ class AttentionFeatureFusion(nn.Module):
         semantic = self._with_places(self.semantic_in(semantics))  # (B, hw, d)
         semantic = self._add(semantic, self.self_attention(semantic, semantic))
         return (semantic, image) if self.query == "semantic" else (image, semantic)
+
+    def _nearness(self, features: Tensor, semantics: Tensor) -> Tensor | None:
+        """Return what distance adds to the scores, (heads, asking, asked), 0 or below; None without."""
+        if not self.locality:
+            return None
+        unit = (int(semantics.shape[-2]), int(semantics.shape[-1]))
+        image, semantic = (_places(*x.shape[-2:], unit=unit) for x in (features, semantics))
+        distance = torch.cdist(semantic, image) if self.query == "semantic" else torch.cdist(image, semantic)
+        return -(_slopes(self.cross_attention.heads)[:, None, None] * distance).to(features)
 
     def _with_places(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).mT  # (B, d, h, w) -> (B, hw, d)
@@ -360,24 +397,26 @@ class Attention(nn.Module):
         self.to_value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, asking: Tensor, asked: Tensor) -> Tensor:
-        """Return what each asking token found: (B, q, d) and (B, k, d) -> (B, q, d)."""
-        query, key = self._query_and_key(asking, asked)
-        value = self._split(self.to_value(_layer_norm(asked)))
-        found = F.scaled_dot_product_attention(query, key, value)  # (B, heads, q, d / heads)
+    def forward(self, asking: Tensor, asked: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return what each asking token found: (B, q, d) and (B, k, d) -> (B, q, d).
+
+        `bias` (heads, q, k) is added to the scores.
+        """
+        asked = _layer_norm(asked)
+        value = self._split(self.to_value(asked))
+        # Written out: for so few and narrow tokens, a fused kernel is slower on a CPU.
+        found = self._weights(_layer_norm(asking), asked, bias) @ value  # (B, heads, q, d / heads)
         answer: Tensor = self.out(found.transpose(1, 2).flatten(2))
         return answer
 
-    def weights(self, asking: Tensor, asked: Tensor) -> Tensor:
-        """Return the weights behind `forward`, `softmax(q kᵀ / √(d / heads))`: (B, heads, q, k)."""
-        query, key = self._query_and_key(asking, asked)
-        return (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
+    def weights(self, asking: Tensor, asked: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the weights behind `forward`, `softmax(q kᵀ / √(d / heads) + bias)`: (B, heads, q, k)."""
+        return self._weights(_layer_norm(asking), _layer_norm(asked), bias)
 
-    def _query_and_key(self, asking: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            self._split(self.to_query(_layer_norm(asking))),
-            self._split(self.to_key(_layer_norm(asked))),
-        )
+    def _weights(self, asking: Tensor, asked: Tensor, bias: Tensor | None) -> Tensor:
+        query, key = self._split(self.to_query(asking)), self._split(self.to_key(asked))
+        scores = query / math.sqrt(query.shape[-1]) @ key.mT
+        return (scores if bias is None else scores + bias).softmax(-1)
 
     def _split(self, tokens: Tensor) -> Tensor:
         b, n, d = tokens.shape
@@ -400,6 +439,19 @@ class _GatedFeedForward(nn.Module):
 
 def _layer_norm(tokens: Tensor) -> Tensor:
     return F.layer_norm(tokens, tokens.shape[-1:])
+
+
+def _places(h: int, w: int, *, unit: tuple[int, int]) -> Tensor:
+    """Return (h w, 2): y and x of the middle of every place of a grid, where `unit` is the crop's size."""
+    y, x = ((torch.arange(n) + 0.5) / n * size for n, size in zip((h, w), unit, strict=True))
+    return torch.cartesian_prod(y, x)
+
+
+def _slopes(heads: int) -> Tensor:
+    """Return (heads,): how much a score loses by a token of distance: 2, 1, 1/2, ..., and at last 0."""
+    slopes = 2.0 ** (1 - torch.arange(heads))
+    slopes[1:][-1:] = 0.0  # one head sees the whole crop, unless there is but one
+    return slopes
 
 
 def _sines(h: int, w: int, *, width: int) -> Tensor:

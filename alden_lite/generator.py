@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["GENERATORS", "REDCNN", "ESAUNet", "UNet", "build_generator"]
+__all__ = ["GENERATORS", "REDCNN", "ESAUNet", "UNet", "build_generator", "keep_input"]
 
 
 def build_generator(name: str) -> nn.Module:
@@ -27,6 +27,31 @@ def build_generator(name: str) -> nn.Module:
     if name not in GENERATORS:
         raise ValueError(f"unknown generator {name!r}: choose from {sorted(GENERATORS)}")
     return GENERATORS[name]().to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def keep_input(generator: nn.Module, share: float) -> nn.Module:
+    """Let a trained U-Net leave a share of its input in: `G'(u) = share u + (1 - share) G(u)`.
+
+    With nested doses, part of what the low-dose slice shows is the normal dose's own grain. Of all pictures
+    with a given amount of grain, such a blend of the mean and the input is the nearest to the truth if noise
+    is Gaussian (Freirich et al., NeurIPS 2021): the least a learned method must beat, and its best start.
+
+    Args:
+        generator: changed in place, and returned.
+        share: in [0, 1); 0 changes nothing.
+
+    Raises:
+        ValueError: if the share is out of range, or the generator is no `UNet`.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share must be in [0, 1), got {share}")
+    if share:
+        if not isinstance(generator, UNet):
+            raise ValueError(f"only a UNet adds to its input; got {type(generator).__name__}")
+        for weight in generator.leave[0].parameters():
+            weight.mul_(1 - share)
+    return generator
 
 
 class UNet(nn.Module):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from scipy.signal.windows import tukey
 from skimage.metrics import structural_similarity
 
@@ -39,6 +40,7 @@ __all__ = [
     "regions_of_interest",
     "rmse_hu",
     "ssim",
+    "texture_hu",
     "water_equivalent_diameter_mm",
 ]
 
@@ -142,6 +144,27 @@ def image_metrics(
     if judge is not None:
         values["judge"] = perceptual_distance(image, reference, judge=judge, training_pvm=training_pvm)
     return values
+
+
+def texture_hu(hu: Pixels, *, tissue: Pixels) -> float:
+    """Texture of a tissue: standard deviation in HU of what a 7 x 7 mean leaves over.
+
+    Noise counts, and so does fine structure; over-smoothing lowers it.
+
+    Args:
+        hu: (Y, X) in HU.
+        tissue: (Y, X) bool, where to look: best without edges, as `data.smooth_tissue` gives it.
+
+    Raises:
+        ValueError: on NaN, or a mask that is empty or of another shape.
+
+    >>> board = 10.0 * (-1) ** (np.arange(9)[:, None] + np.arange(9))
+    >>> round(texture_hu(board, tissue=np.ones((9, 9), bool)), 1)
+    10.0
+    """
+    values = _finite(hu)
+    rest = values - ndimage.uniform_filter(values, 7)
+    return float(rest[_mask(tissue, values, "tissue")].std())
 
 
 @dataclass(frozen=True)

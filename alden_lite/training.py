@@ -1,12 +1,16 @@
 """ALDEN's training: a recipe, one step, the loop, checkpoints. Taught in chapter 08.
 
     L_D = BCE(D(y, A(y)), 1) + BCE(D(sg yhat, A(y)), 0)
-    L_G = w_pix |yhat - y|_1 + w_adv BCE(D(yhat, A(y)), 1) + w_scl SCL(Phi(yhat), Phi(y), Phi(x))
+    L_G = w_pix |yhat - z|_1 + w_adv BCE(D(yhat, A(y)), 1) + w_scl SCL(Phi(yhat), Phi(y), Phi(x))
+    z = (1 - k) y + k x
 
 x is the low-dose slice, y the normal-dose one, yhat = G(x), Phi the frozen pretrained vision model (PVM),
 A(y) its features, D the anatomy-aware discriminator. That these three losses train G is the paper's (Wang et
-al., MICCAI 2025); weights, schedule and sizes are OURS. Phi(y) and Phi(x) never change, so they are computed
-once for a bank of crops and reused; a step then costs one pass of the PVM with gradient, not three.
+al., MICCAI 2025); weights, schedule and sizes are OURS. So is k, a small share of x in the pixel loss's
+target: a generator that aims at y ends at the mean of all likely y, which has too little grain.
+
+Phi(y) and Phi(x) never change, so they are computed once for a bank of crops and reused; a step then costs
+one pass of the PVM with gradient, not three.
 
 The same loop runs on a CPU, a GPU or several of either: Lightning Fabric moves things and adds up gradients.
 """
@@ -18,16 +22,17 @@ import copy
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from alden_lite.bank import Batch, CropBank, purpose_seed
@@ -48,9 +53,9 @@ from alden_lite.checkpoint import (
 from alden_lite.contrastive import semantic_contrastive_loss
 from alden_lite.data import PROTOCOLS, Pairs, training_pairs
 from alden_lite.discriminator import AnatomyAwareDiscriminator, discriminator_loss, generator_loss
-from alden_lite.generator import GENERATORS, build_generator
+from alden_lite.generator import GENERATORS, build_generator, keep_input
 from alden_lite.hounsfield import denormalise, normalise
-from alden_lite.pvm import PVM, load_pvm
+from alden_lite.pvm import PVM, for_crops, load_pvm
 
 __all__ = ["Recipe", "Report", "Training", "learning_rate"]
 
@@ -61,6 +66,9 @@ _CHOICES = {
     "adversarial_loss": ("bce", "lsgan"),
     "contrastive_form": ("joint", "sum"),
 }
+R1_EVERY = 16
+"""Steps between two gradient penalties, each with as many times its weight (Karras et al., CVPR 2020)."""
+
 MACHINE = ("accelerator", "devices", "nodes", "precision")
 """Fields of a recipe that say where it runs, not what it learns: a resumed run may change them."""
 
@@ -75,6 +83,7 @@ class Recipe:
     # networks
     generator: str = "unet"
     warm_start: str | None = None  # a shipped generator's name, or a .safetensors file
+    warm_keep: float = 0.0  # share of the low-dose slice that the warm start leaves in; U-Net only
     pvm: str = "dinov2_vits14"
     discriminator_taps: tuple[int, int, int] = (4, 8, 12)  # FACT
     contrastive_taps: tuple[int, ...] = (12,)
@@ -83,8 +92,9 @@ class Recipe:
     anatomy: bool = True  # False: a plain patch discriminator without the PVM's features
     # losses (OURS: the paper's numbers are not public)
     pixel_weight: float = 1.0
+    keep: float = 0.15  # share of the low-dose slice in the pixel loss's target: see `keep_input`
     adversarial_weight: float = 0.01
-    contrastive_weight: float = 0.01
+    contrastive_weight: float = 0.004
     adversarial_loss: str = "bce"
     temperature: float = 0.07
     places: int = 256
@@ -92,6 +102,8 @@ class Recipe:
     min_distance: int = 2
     contrastive_form: str = "joint"
     noise_term: bool = True
+    contrastive_crops: int = 0  # of a batch, evenly spaced, that the contrastive loss looks at; 0: all
+    r1_weight: float = 0.0  # of D's gradient penalty on normal-dose crops
     # optimisation
     steps: int = 300
     batch: int = 8  # crops a step, over all processes
@@ -99,7 +111,7 @@ class Recipe:
     bank: int = 128  # crops whose PVM features are kept; a multiple of the batch
     reuse: int = 8  # passes over a bank before new crops are drawn
     learning_rate: float = 1e-4
-    discriminator_learning_rate: float = 4e-4
+    discriminator_learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     warmup: int = 20  # steps
     clip: float = 0.05  # largest norm of a gradient
@@ -120,12 +132,21 @@ class Recipe:
             raise ValueError(
                 f"bank={self.bank} must be a multiple of batch={self.batch}, that of all devices"
             )
-        for name in ("pixel_weight", "adversarial_weight", "contrastive_weight"):
+        processes = self.devices * self.nodes
+        if (few := self.contrastive_crops) and (few < 0 or self.batch % few or few % processes):
+            raise ValueError(
+                f"contrastive_crops={few} must divide batch={self.batch}, and be a multiple of all devices"
+            )
+        for name in ("pixel_weight", "adversarial_weight", "contrastive_weight", "r1_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if not 0 <= self.warm_keep < 1 or (self.warm_keep and self.warm_start is None):
+            raise ValueError(f"warm_keep is a share in [0, 1) of a warm start, got {self.warm_keep}")
+        if not 0 <= self.keep < 1:
+            raise ValueError(f"keep is a share in [0, 1), got {self.keep}")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is a decay in [0, 1), got {self.average}")
 
@@ -194,6 +215,7 @@ class Training:
                 f"there is a run in {folder} already: go on with Training.resume, or choose another folder"
             )
         self.done = 0  # steps
+        self.stopping = False
         self.pairs_sha256 = pairs.sha256()
         self.fabric = Fabric(
             accelerator=recipe.accelerator,
@@ -202,17 +224,21 @@ class Training:
             precision=recipe.precision,  # type: ignore[arg-type]
         )
         self.fabric.launch()
+        self._forget_log_after(0)  # of a run that was cut off before its first checkpoint
         torch.manual_seed(recipe.seed)
         generator = build_generator(recipe.generator)
         self.warm_start: dict[str, Any] | None = None  # where the first weights came from
         if recipe.warm_start is not None:
             start = weights_path(recipe.warm_start)
             load_weights(generator, start)
+            keep_input(generator, recipe.warm_keep)
             self.warm_start = {"sha256": file_sha256(start), "card": read_card(start)}
         self.averaged = copy.deepcopy(generator).requires_grad_(False).to(self.fabric.device)
         self.pvm = _recipe_pvm(recipe, pvm)
         if self.pvm is not None:
+            rounded = recipe.precision == "bf16-mixed" or self.pvm.rounds_to_bfloat16(self.fabric.device)
             self.pvm.to(self.fabric.device)
+            self._looks = for_crops(self.pvm, rounded=rounded, fused=self.fabric.device.type != "cpu")
         self.generator, self.generator_optimiser = self._optimised(generator, recipe.learning_rate)
         if recipe.adversarial:
             discriminator = AnatomyAwareDiscriminator(
@@ -230,15 +256,16 @@ class Training:
             batch=recipe.batch,
             reuse=recipe.reuse,
             seed=recipe.seed,
-            normal_features=self._maps if recipe.taps else None,
-            low_features=self._maps if recipe.contrastive else None,
+            normal_features=partial(self._maps, taps=recipe.taps) if recipe.taps else None,
+            low_features=partial(self._maps, taps=recipe.contrastive_taps) if recipe.contrastive else None,
             rank=self.fabric.global_rank,
             processes=self.fabric.world_size,
             device=self.fabric.device,
         )
 
     def _optimised(self, network: nn.Module, rate: float) -> tuple[Any, Any]:
-        optimiser = torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas)
+        network.to(memory_format=torch.channels_last)
+        optimiser = torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas, foreach=True)
         return self.fabric.setup(network, optimiser)
 
     def _semantic_channels(self) -> list[int] | None:
@@ -255,10 +282,6 @@ class Training:
         Raises:
             FloatingPointError: if a loss is not finite. Weights on disk stay as they are.
         """
-        with _short_attention(self.fabric.device):
-            return self._step(batch)
-
-    def _step(self, batch: Batch | None) -> dict[str, float]:
         self._set_rates()
         batch = batch or self.bank.at(self.done)
         denoised = self.generator(batch.low).float()
@@ -283,14 +306,34 @@ class Training:
         loss = discriminator_loss(real, fake, kind=self.recipe.adversarial_loss)  # type: ignore[arg-type]
         self.discriminator_optimiser.zero_grad()
         self.fabric.backward(loss)
+        if self.recipe.r1_weight and self.done % R1_EVERY == 0:
+            self._add_gradient_penalty(batch)
         self._clip(self.discriminator, self.discriminator_optimiser)
         self.discriminator_optimiser.step()
         return loss.detach()
 
+    def _add_gradient_penalty(self, batch: Batch) -> None:
+        """R1: `weight / 2 |grad_y D(y)|^2` a patch keeps D from becoming steep (Mescheder et al., ICML 2018).
+
+        D(y) is the sum of the logits, and y on the scale that D sees (OURS, for a patch discriminator).
+        """
+        discriminator = self.discriminator.module
+        images = denormalise(batch.normal).requires_grad_()
+        logits = discriminator(images, self._semantics(batch, copies=1))
+        (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        penalty = (discriminator.scale * slope).square().sum() / logits.numel()
+        weights = list(discriminator.parameters())
+        scaled = 0.5 * R1_EVERY * self.recipe.r1_weight * penalty
+        gradients = torch.autograd.grad(scaled, weights, allow_unused=True)  # biases may have none
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None and weight.grad is not None:
+                weight.grad += torch.as_tensor(self.fabric.all_reduce(gradient, reduce_op="mean"))
+
     def generator_step(self, denoised: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         """G learns from pixels, D and PVM. Gradients pass through D and PVM, and change neither."""
         recipe = self.recipe
-        losses = {"pixel": (denoised - batch.normal).abs().mean()}
+        target = torch.lerp(batch.normal, batch.low, recipe.keep)
+        losses = {"pixel": (denoised - target).abs().mean()}
         total = recipe.pixel_weight * losses["pixel"]
         if recipe.adversarial:
             # The bare module: under several processes its wrapper would wait for gradients that never come.
@@ -309,12 +352,13 @@ class Training:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _contrastive(self, denoised: torch.Tensor, batch: Batch) -> torch.Tensor:
-        recipe = self.recipe
-        maps, taps = self._maps(denormalise(denoised)), recipe.contrastive_taps
+        recipe, taps = self.recipe, self.recipe.contrastive_taps
+        every = recipe.batch // recipe.contrastive_crops if recipe.contrastive_crops else 1
+        maps = self._maps(denormalise(denoised[::every]), taps=taps)
         return semantic_contrastive_loss(
             [maps[tap] for tap in taps],
-            [batch.normal_maps[tap] for tap in taps],
-            [batch.low_maps[tap] for tap in taps],
+            [batch.normal_maps[tap][::every] for tap in taps],
+            [batch.low_maps[tap][::every] for tap in taps],
             temperature=recipe.temperature,
             places=recipe.places,
             negatives=recipe.negatives,
@@ -324,12 +368,12 @@ class Training:
             generator=torch.Generator().manual_seed(purpose_seed(recipe.seed, "places", self.done)),
         )
 
-    def _maps(self, hu: torch.Tensor) -> dict[int, torch.Tensor]:
-        """The PVM's maps (B, C, h, w) by tap, for HU (B, 1, S, S)."""
+    def _maps(self, hu: torch.Tensor, *, taps: tuple[int, ...]) -> dict[int, torch.Tensor]:
+        """The PVM's maps (B, C, h, w) by tap, for HU (B, 1, S, S); it stops at the last tap."""
         if self.pvm is None:
             raise ValueError("this recipe has no PVM")
         with self.fabric.autocast():
-            return {tap: maps.float() for tap, maps in zip(self.pvm.taps, self.pvm(hu), strict=True)}
+            return {tap: maps.float() for tap, maps in zip(taps, self._looks(hu, taps=taps), strict=True)}
 
     def _semantics(self, batch: Batch, *, copies: int) -> list[torch.Tensor] | None:
         if not self.recipe.anatomy:
@@ -366,13 +410,14 @@ class Training:
         """Train up to a step (the recipe's last when None), giving a report now and then.
 
         Write `for report in training.run(): ...`. Each report is also a line of `log.jsonl`, and comes with
-        a checkpoint if the run has a folder.
+        a checkpoint if the run has a folder. After `stop` there is a last report, and no further step.
         """
         if report_every < 1:
             raise ValueError(f"report_every must be at least 1, got {report_every}")
         until = self.recipe.steps if until is None else min(until, self.recipe.steps)
         started, counted = time.perf_counter(), 0
         sums: dict[str, float] = {}
+        stopped = self._all_stopping()
         bar = tqdm(
             total=until,
             initial=self.done,
@@ -381,12 +426,13 @@ class Training:
             disable=not (progress and self.fabric.is_global_zero),
         )
         with bar:
-            while self.done < until:
+            while self.done < until and not stopped:
                 for name, value in self.step().items():
                     sums[name] = sums.get(name, 0.0) + value
                 counted += 1
                 bar.update()
-                if self.done % report_every == 0 or self.done == until:
+                stopped = self._all_stopping()
+                if self.done % report_every == 0 or self.done == until or stopped:
                     means = self._mean_over_processes({name: s / counted for name, s in sums.items()})
                     report = Report(self.done, means, time.perf_counter() - started)
                     bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
@@ -395,6 +441,19 @@ class Training:
                         self.save()
                     yield report
                     sums, counted = {}, 0
+                    stopped = self._all_stopping()  # or was asked to while the report was read
+        self.stopping = False
+
+    def stop(self) -> None:
+        """Let `run` end after the step under way, in all processes, with a report and a checkpoint."""
+        self.stopping = True
+
+    def _all_stopping(self) -> bool:
+        """Was any process asked to stop? They must agree, or one would wait for another forever."""
+        if self.fabric.world_size == 1:
+            return self.stopping
+        asked = torch.tensor(float(self.stopping), device=self.fabric.device)
+        return bool(torch.as_tensor(self.fabric.all_reduce(asked, reduce_op="sum")) > 0)
 
     def _mean_over_processes(self, values: dict[str, float]) -> dict[str, float]:
         stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=self.fabric.device)
@@ -446,7 +505,7 @@ class Training:
         if about["pairs_sha256"] != pairs.sha256():
             raise CheckpointError(f"the run in {folder} saw other pairs: give it the same data and protocol")
         recipe = replace(_recipe_from(about["recipe"]), **machine)
-        training = cls(replace(recipe, warm_start=None), pairs, pvm=pvm)
+        training = cls(replace(recipe, warm_start=None, warm_keep=0.0), pairs, pvm=pvm)
         training.recipe, training.warm_start = recipe, about["warm_start"]  # for the next checkpoint
         training.folder = Path(folder)
         if json.loads(json.dumps(training._about()["pvm"])) != about["pvm"]:
@@ -481,8 +540,8 @@ class Training:
         return chosen
 
     def _forget_log_after(self, step: int) -> None:
-        log = (self.folder or Path()) / "log.jsonl"
-        if log.exists() and self.fabric.is_global_zero:
+        log = None if self.folder is None else self.folder / "log.jsonl"
+        if log is not None and log.exists() and self.fabric.is_global_zero:
             kept = [line for line in log.read_text().splitlines() if _step_of(line) <= step]
             part = log.with_suffix(".part")
             part.write_text("".join(line + "\n" for line in kept))
@@ -524,16 +583,6 @@ def _recipe_pvm(recipe: Recipe, pvm: PVM | None) -> PVM | None:
 
 
 @contextmanager
-def _short_attention(device: torch.device) -> Iterator[None]:
-    """On a CPU, attention over the few tokens of a crop is twice as fast written out as fused."""
-    if device.type != "cpu":
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
-
-
-@contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
     """Gradients pass through, but none is kept for the network's own weights."""
     network.requires_grad_(False)
@@ -547,7 +596,11 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m alden_lite train`: train on the sample volume (and others) and export the generator."""
+    """`python -m alden_lite train`: train on the sample volume (and others) and export the generator.
+
+    SIGTERM (what a cluster sends first) ends the run after the step under way, with a checkpoint and exit
+    status 143. After anything harsher, the newest checkpoint is whole. Either way `--resume` goes on.
+    """
     parser = argparse.ArgumentParser(prog="python -m alden_lite train", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and weights")
     parser.add_argument(
@@ -578,11 +631,16 @@ def main(argv: list[str] | None = None) -> int:
     else:
         training = Training(recipe, pairs, options.out)
     training.fabric.print(json.dumps(asdict(training.recipe), indent=2))
-    for report in training.run(report_every=options.report_every):
-        means = ", ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
-        training.fabric.print(f"step {report.step}: {means}", flush=True)
-        if training.fabric.is_global_zero:
-            _save_picture(training, options.out / f"step_{report.step:06d}.png")
+    with _stopped_by_sigterm(training):
+        for report in training.run(report_every=options.report_every):
+            means = ", ".join(f"{name} {value:.4f}" for name, value in report.losses.items())
+            training.fabric.print(f"step {report.step}: {means}", flush=True)
+            if training.fabric.is_global_zero:
+                _save_picture(training, options.out / f"step_{report.step:06d}.png")
+    if training.done < training.recipe.steps:
+        training.fabric.print(f"stopped after step {training.done}: go on with --resume", flush=True)
+        # The others end well, or their launcher would take the whole group for crashed.
+        return 128 + signal.SIGTERM if training.fabric.is_global_zero else 0
     if options.export and training.fabric.is_global_zero:
         data = {
             "protocol": options.protocol,
@@ -590,6 +648,15 @@ def main(argv: list[str] | None = None) -> int:
         }
         print(f"wrote {training.export(options.export, data=data)}")
     return 0
+
+
+@contextmanager
+def _stopped_by_sigterm(training: Training) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, lambda *_: training.stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _save_picture(training: Training, path: Path, *, side: int = 256) -> None:
