@@ -53,12 +53,21 @@ def load_generator(name: str | Path = "alden") -> nn.Module:
 
 
 @torch.no_grad()
-def denoise(hu: Hu, generator: str | Path | nn.Module = "alden", *, progress: bool = True) -> Hu:
+def denoise(
+    hu: Hu,
+    generator: str | Path | nn.Module = "alden",
+    *,
+    precision: str = "float32",
+    progress: bool = True,
+) -> Hu:
     """Denoise CT in HU.
 
     Args:
         hu: a slice (Y, X) or a volume (Z, Y, X) in HU, numpy or torch, any number type.
         generator: a name for `load_generator`, or a generator.
+        precision: float32, or bfloat16: about three times faster where the processor has units for it
+            (`pvm.bfloat16_gain`). A generator that adds to its input, like the shipped ones, then gives
+            values about 0.3 HU (root mean square) off; others several HU.
         progress: show a progress bar for volumes.
 
     Returns:
@@ -66,7 +75,7 @@ def denoise(hu: Hu, generator: str | Path | nn.Module = "alden", *, progress: bo
         reads air there.
 
     Raises:
-        ValueError: if the array is not 2-D or 3-D, is empty, or holds NaN or infinity.
+        ValueError: if the array is not 2-D or 3-D, is empty, or holds NaN or infinity; for another precision.
 
     Not for clinical use.
     """
@@ -75,11 +84,14 @@ def denoise(hu: Hu, generator: str | Path | nn.Module = "alden", *, progress: bo
         raise ValueError(f"expected a slice (Y, X) or a volume (Z, Y, X), got shape {tuple(values.shape)}")
     if not torch.isfinite(values).all():
         raise ValueError("the CT holds NaN or infinite HU: replace them (air is -1000) first")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"no precision {precision!r}: choose float32 or bfloat16")
     network = load_generator(generator) if isinstance(generator, str | Path) else generator
     device = next(network.parameters()).device
     volume = values if values.ndim == 3 else values[None]
     slices = tqdm(volume, desc="denoising", unit="slice", disable=not progress or len(volume) < 2)
-    done = torch.stack([_one(one.to(device), network).cpu() for one in slices])
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        done = torch.stack([_one(one.to(device), network).cpu() for one in slices])
     result = done if values.ndim == 3 else done[0]
     return result.to(hu.device) if isinstance(hu, torch.Tensor) else result.numpy()
 
@@ -87,7 +99,7 @@ def denoise(hu: Hu, generator: str | Path | nn.Module = "alden", *, progress: bo
 def _one(hu: torch.Tensor, network: nn.Module) -> torch.Tensor:
     padding = hu < PADDING_HU
     u = normalise(torch.where(padding, AIR_HU, hu))[None, None]  # (1, 1, Y, X)
-    answer = denormalise(network(u.contiguous(memory_format=torch.channels_last)))[0, 0]
+    answer = denormalise(network(u.contiguous(memory_format=torch.channels_last)).float())[0, 0]
     return torch.where(padding, hu, answer)
 
 

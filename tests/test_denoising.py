@@ -158,3 +158,12 @@ def test_the_command_denoises_a_nifti_file_and_overwrites_nothing(tmp_path: Path
         main([str(source), str(target)])
     assert target.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ct.nii.gz", "quiet.nii.gz"]
+
+
+def test_bfloat16_gives_nearly_the_same_hu_as_float32() -> None:
+    noisy = 40 + 30 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    exact, rough = (denoise(noisy, "l1", precision=name) for name in ("float32", "bfloat16"))
+    assert rough.dtype == torch.float32
+    assert 0 < (exact - rough).square().mean().sqrt() < 0.5
+    with pytest.raises(ValueError, match="choose float32 or bfloat16"):
+        denoise(noisy, "l1", precision="half")

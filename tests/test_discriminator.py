@@ -98,8 +98,11 @@ def group_normed(layer: nn.GroupNorm, a: Tensor) -> Tensor:
     return out * layer.weight[:, None, None] + layer.bias[:, None, None]
 
 
-def attend(attention: Attention, asking: list[Tensor], asked: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Answers of one image, and the weights (heads, q, k)."""
+def attend(
+    attention: Attention, asking: list[Tensor], asked: list[Tensor], far: Callable[[int, int], float]
+) -> tuple[list[Tensor], Tensor]:
+    """Answers of one image, and the weights (heads, q, k); `far` is the distance of asking i and asked k."""
+    slopes = [*[2.0, 1.0, 0.5, 0.25][: attention.heads - 1], 0.0]
     size = attention.width // attention.heads
     weights = torch.zeros(attention.heads, len(asking), len(asked), dtype=torch.float64)
     answers = []
@@ -109,8 +112,11 @@ def attend(attention: Attention, asking: list[Tensor], asked: list[Tensor]) -> t
         for head in range(attention.heads):
             part = slice(head * size, (head + 1) * size)
             scores = [
-                math.exp(query[part] @ linear(attention.to_key, normed(t))[part] / math.sqrt(size))
-                for t in asked
+                math.exp(
+                    query[part] @ linear(attention.to_key, normed(t))[part] / math.sqrt(size)
+                    - slopes[head] * far(i, k)
+                )
+                for k, t in enumerate(asked)
             ]
             for k, score in enumerate(scores):
                 weights[head, i, k] = score / sum(scores)
@@ -176,10 +182,23 @@ def fuse_by_loops(fusion: AttentionFeatureFusion, f: Tensor, a: Tensor) -> tuple
         return [o + n for o, n in zip(old, new, strict=True)] if fusion.residual else new
 
     norm, project = fusion.semantic_in
+
+    def far(i: int, k: int) -> float:
+        """Between asking place i and asked place k, in tokens of A."""
+        if not fusion.locality:
+            return 0.0
+        ends = []
+        for n, (h, w) in ((i, grids[0]), (k, grids[1])):
+            ends.append(((n // w + 0.5) * a.shape[1] / h, (n % w + 0.5) * a.shape[2] / w))
+        return math.dist(*ends)
+
     s, t = tokens(project, group_normed(norm, a)), tokens(fusion.image_in, f)
-    s = add(s, attend(fusion.self_attention, s, s)[0])
-    q, kv, grid = (s, t, a.shape[1:]) if fusion.query == "semantic" else (t, s, f.shape[1:])
-    answers, weights = attend(fusion.cross_attention, q, kv)
+    s = add(s, attend(fusion.self_attention, s, s, lambda i, k: 0.0)[0])
+    q, kv, grids = (t, s, (f.shape[1:], a.shape[1:]))
+    if fusion.query == "semantic":
+        q, kv, grids = (s, t, (a.shape[1:], f.shape[1:]))
+    grid = grids[0]
+    answers, weights = attend(fusion.cross_attention, q, kv, far)
     q = add(q, answers)
     q = add(q, [gated(fusion.feed_forward, token) for token in q])
     evidence = torch.stack([linear(fusion.zero, token) for token in q], 1).reshape(-1, *grid)
@@ -188,12 +207,10 @@ def fuse_by_loops(fusion: AttentionFeatureFusion, f: Tensor, a: Tensor) -> tuple
 
 @torch.no_grad()
 @pytest.mark.parametrize("query", QUERIES)
-@pytest.mark.parametrize(("residual", "positions"), [(True, False), (False, False), (True, True)])
-def test_fusion_equals_loops_over_tokens(query: str, residual: bool, positions: bool) -> None:
+@pytest.mark.parametrize("options", [{}, {"residual": False}, {"positions": True}, {"locality": False}])
+def test_fusion_equals_loops_over_tokens(query: str, options: dict[str, bool]) -> None:
     torch.manual_seed(1)
-    fusion = AttentionFeatureFusion(
-        5, 6, width=8, heads=2, query=query, residual=residual, positions=positions
-    )
+    fusion = AttentionFeatureFusion(5, 6, width=8, heads=2, query=query, **options)
     wake(fusion)
     nn.init.normal_(fusion.semantic_in[0].weight)
     fusion.double().eval()
@@ -203,7 +220,7 @@ def test_fusion_equals_loops_over_tokens(query: str, residual: bool, positions: 
     for b in range(2):
         expected, weights = fuse_by_loops(fusion, f[b], a[b])
         # Places come in float32, which is where they lose digits.
-        tolerance = 1e-5 if positions else 1e-10
+        tolerance = 1e-10 if options == {"locality": False} else 1e-5
         torch.testing.assert_close(output[b], expected, rtol=0, atol=tolerance)
         torch.testing.assert_close(attention[b], weights, rtol=0, atol=tolerance)
 
@@ -213,13 +230,18 @@ def test_fusion_equals_loops_over_tokens(query: str, residual: bool, positions: 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("query", "positions", "notices"),
-    [("image", False, False), ("image", True, True), ("semantic", False, True)],
+    ("query", "options", "notices"),
+    [
+        ("image", {}, False),
+        ("image", {"positions": True}, True),
+        ("image", {"locality": True}, True),
+        ("semantic", {}, True),
+    ],
 )
 def test_only_the_image_query_without_positions_is_blind_to_shuffled_tokens(
-    query: str, positions: bool, notices: bool
+    query: str, options: dict[str, bool], notices: bool
 ) -> None:
-    aad = small_aad(query=query, positions=positions).eval()
+    aad = small_aad(query=query, **({"locality": False} | options)).eval()
     wake(aad.fusions)
     shuffle = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     shuffled = [a.flatten(2)[..., shuffle].unflatten(2, (4, 4)) for a in anatomy()]
@@ -239,10 +261,32 @@ def organ(textured: Tensor, seed: int) -> tuple[Tensor, list[Tensor]]:
     ]
 
 
+def test_with_locality_a_place_takes_most_from_the_token_that_covers_it() -> None:
+    """A fresh fusion asks by distance alone, nearly: 8 x 8 places, 4 x 4 tokens of 2 x 2 places."""
+    fusion = AttentionFeatureFusion(5, 6, width=8, heads=4)
+    for parameter in (*fusion.image_in.parameters(), *fusion.cross_attention.to_query.parameters()):
+        nn.init.zeros_(parameter)  # all contents score the same
+    weights = fusion.attention(torch.zeros(1, 5, 8, 8), anatomy(1)[0])[0]  # (4, 64, 16)
+    own = torch.arange(16).reshape(4, 4).repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
+    assert torch.equal(weights[:3].argmax(-1), own.expand(3, -1))
+    torch.testing.assert_close(weights[3], torch.full((64, 16), 1 / 16))  # the last head looks everywhere
+    sharp = weights[:3].amax(-1).mean(-1)
+    assert sharp[0] > sharp[1] > sharp[2] > 1 / 16
+    # Place (0, 0) lies a quarter token from its own token's middle either way, 1.25 from the next.
+    near, far = math.hypot(0.25, 0.25), math.hypot(0.25, 1.25)
+    ratio = (weights[0, 0, 0] / weights[0, 0, 1]).item()
+    assert ratio == pytest.approx(math.exp(2 * (far - near)), rel=1e-4)
+
+
+def test_a_single_head_is_local() -> None:
+    fusion = AttentionFeatureFusion(5, 6, width=8, heads=1)
+    assert fusion.attention(torch.zeros(1, 5, 8, 8), torch.zeros(1, 6, 4, 4))[0, 0, 0, 0] > 0.3
+
+
 @pytest.mark.parametrize("query", QUERIES)
 def test_after_training_logits_follow_the_anatomy(query: str) -> None:
     """Texture is real in one organ and false in the other: only the semantics can tell."""
-    aad = small_aad(query=query)
+    aad = small_aad(query=query, grain=50.0)  # coarse as this texture is
     optimiser = torch.optim.Adam(aad.parameters(), lr=5e-3)
     textured = torch.tensor([0.0, 1.0] * 4)
     for step in range(40):
@@ -282,11 +326,47 @@ def test_any_crop_and_any_token_grid_give_one_logit_for_eight_pixels(
     assert logits.isfinite().all()
 
 
-def test_one_logit_sees_78_pixels() -> None:
+@pytest.mark.parametrize(("grain", "pixels"), [(None, 78), (10.0, 92)])
+def test_one_logit_sees_78_pixels_and_with_grain_the_surroundings_of_the_last(
+    grain: float | None, pixels: int
+) -> None:
     image = crops(1, 160).requires_grad_()
-    small_aad(semantic_channels=None)(image)[0, 0, 10, 10].backward()
+    small_aad(semantic_channels=None, grain=grain)(image)[0, 0, 10, 10].backward()
     seen = image.grad[0, 0].abs().sum(0).nonzero().flatten()
-    assert seen.max() - seen.min() + 1 == 78
+    assert seen.max() - seen.min() + 1 == pixels
+
+
+def test_grain_is_what_a_mean_of_15_by_15_leaves_over_at_gain_and_clamped() -> None:
+    aad = small_aad(grain=10.0, limit=3.0)
+    image = torch.full((1, 1, 48, 48), 50.0)
+    image[0, 0, 20, 20] += 22.5  # the mean of 225 pixels rises by 0.1 HU
+    window, grain = aad._see(image)[0]
+    assert window[20, 20].item() == pytest.approx(0.1125)
+    assert grain[20, 20].item() == pytest.approx(2.24)
+    assert grain[27, 13].item() == pytest.approx(-0.01, rel=1e-3)
+    assert grain[28, 20].item() == pytest.approx(0.0, abs=1e-5)
+    image[0, 0, 0, 0] += 6.4  # in the corner the mean is of 8 x 8
+    assert aad._see(image)[0, 1, 0, 0].item() == pytest.approx(0.63, rel=1e-4)
+    image[0, 0, 40, 40] += 500.0
+    assert aad._see(image)[0, 1, 40, 40].item() == 3.0
+    assert small_aad(grain=None)._see(image).shape == (1, 1, 48, 48)
+
+
+def test_grain_alone_tells_real_from_smooth_within_few_steps() -> None:
+    """Equal organs, 400 HU apart; 16 against 8 HU of grain. Without the channel nothing moves yet."""
+    losses = {}
+    for grain in (None, 10.0):
+        aad = small_aad(semantic_channels=None, grain=grain)
+        optimiser = torch.optim.Adam(aad.parameters(), lr=4e-3)
+        for step in range(40):
+            noise = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(step))
+            organ = torch.linspace(-150, 250, 4)[:, None, None, None]
+            loss = discriminator_loss(aad(organ + 16 * noise), aad(organ + 8 * noise))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        losses[grain] = loss.item()
+    assert losses[10.0] < 0.8 * losses[None]
 
 
 def test_beyond_its_window_the_discriminator_sees_nothing_and_sends_no_gradient() -> None:
@@ -388,6 +468,7 @@ def test_the_two_players_pull_fake_logits_in_opposite_directions(kind: str) -> N
     [
         (lambda: small_aad(semantic_channels=(6, 6)), "3 entries"),
         (lambda: small_aad(scale=0.0), "positive"),
+        (lambda: small_aad(grain=0.0), "positive"),
         (lambda: small_aad(limit=-1.0), "positive"),
         (lambda: small_aad(query="both"), "image, semantic"),
         (lambda: small_aad(heads=3), "divisible by 3 heads"),

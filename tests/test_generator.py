@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alden_lite.generator import GENERATORS, REDCNN, UNet, build_generator
+from alden_lite.generator import GENERATORS, REDCNN, ESAUNet, UNet, build_generator, keep_input
 
 
 @pytest.mark.parametrize("name", sorted(GENERATORS))
@@ -53,3 +53,22 @@ def test_an_unknown_generator_and_a_slice_too_small_are_refused() -> None:
         build_generator("vgg")
     with pytest.raises(ValueError, match="at least 21 x 21"):
         REDCNN()(torch.zeros(1, 1, 20, 64))
+
+
+def test_a_unet_can_leave_a_share_of_its_input_in() -> None:
+    torch.manual_seed(0)
+    generator, u = UNet(), torch.rand(1, 1, 40, 40)
+    for weight in generator.leave[0].parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    before = generator(u)
+    assert keep_input(generator, 0.25) is generator
+    torch.testing.assert_close(generator(u), 0.25 * u + 0.75 * before)
+    torch.testing.assert_close(keep_input(generator, 0)(u), 0.25 * u + 0.75 * before)
+
+
+def test_a_share_out_of_range_or_of_a_generator_that_adds_nothing_is_refused() -> None:
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=r"share must be in \[0, 1\)"):
+            keep_input(UNet(), share)
+    with pytest.raises(ValueError, match="only a UNet adds to its input; got ESAUNet"):
+        keep_input(ESAUNet(), 0.2)
