@@ -1,0 +1,139 @@
+"""How good is a generator on pairs of slices? One row of figures a slice. Taught in chapters 09 and 10.
+
+`metrics` measures a slice. Here is which measures are taken of a denoised CT slice, where in it, and against
+what: always the normal-dose slice, which has noise of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import nn
+from tqdm.auto import tqdm
+
+from alden_lite.data import Pairs, own_noise_hu, smooth_tissue
+from alden_lite.denoising import denoise
+from alden_lite.metrics import (
+    Judge,
+    image_metrics,
+    noise_power_spectrum,
+    radial_nps,
+    regions_of_interest,
+    texture_hu,
+)
+
+__all__ = ["FIGURES", "appraise", "interval", "mean_of", "slice_quality"]
+
+FIGURES = {
+    "psnr_db": "PSNR in dB, in [-160, 240] HU",
+    "ssim": "SSIM in [-160, 240] HU",
+    "rmse_hu": "RMSE in HU, in [-160, 240] HU",
+    "judge": "perceptual distance; smaller is better",
+    "texture": "spread in smooth soft tissue after taking off a 7 x 7 mean, as a share of the reference's",
+    "grain": "noise of smooth soft tissue (robust, 5 x 5), as a share of the reference's",
+    "noise_frequency": "mean frequency of that noise's power spectrum, as a share of the reference's",
+}
+"""Figures of a row, and what they mean. Of the last three 1 is best: below 1 is too smooth, or too coarse."""
+
+REGION = 16  # pixels: soft tissue without edges comes in small pieces
+FEWEST = 500  # pixels of smooth soft tissue; with fewer a slice has no say in noise
+
+
+def slice_quality(
+    image: torch.Tensor,
+    reference: torch.Tensor,
+    *,
+    pixel_mm: float,
+    judge: Judge | None = None,
+    training_pvm: str | None = None,
+) -> dict[str, float]:
+    """All `FIGURES` of one slice.
+
+    Args:
+        image, reference: (Y, X) in HU; the reference is the normal-dose slice.
+        pixel_mm: side of a pixel.
+        judge: network of the perceptual distance, which must not have trained the generator; without one
+            `judge` is NaN.
+        training_pvm: name of the network the generator was trained with.
+
+    Returns:
+        Figures by name. Those of noise are NaN where the reference has too little smooth soft tissue.
+
+    Raises:
+        ValueError: as `metrics.image_metrics`.
+    """
+    row = {"judge": math.nan} | image_metrics(image, reference, judge=judge, training_pvm=training_pvm)
+    tissue = smooth_tissue(reference)
+    row |= dict.fromkeys(("texture", "grain", "noise_frequency"), math.nan)
+    if tissue.sum() < FEWEST:
+        return row
+    row["texture"] = texture_hu(image, tissue=tissue) / texture_hu(reference, tissue=tissue)
+    row["grain"] = own_noise_hu(image, tissue=tissue) / own_noise_hu(reference, tissue=tissue)
+    ours, theirs = (_noise_frequency(hu, tissue, pixel_mm) for hu in (image, reference))
+    row["noise_frequency"] = ours / theirs
+    return row
+
+
+def _noise_frequency(hu: torch.Tensor, tissue: torch.Tensor, pixel_mm: float) -> float:
+    """Mean frequency in cycles/mm of the noise in small regions of smooth tissue; NaN if none fits."""
+    try:
+        regions = regions_of_interest(hu, size=REGION, step=REGION // 2, mask=tissue)
+    except ValueError:  # not one region lies wholly in smooth tissue
+        return math.nan
+    return radial_nps(noise_power_spectrum(regions, pixel_mm=pixel_mm, detrend="polynomial")).mean_per_mm
+
+
+def appraise(
+    generator: str | nn.Module | None,
+    pairs: Pairs,
+    *,
+    pixel_mm: float,
+    judge: Judge | None = None,
+    training_pvm: str | None = None,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """A row of `FIGURES` for every pair: the low-dose slice, denoised, against the normal-dose slice.
+
+    Args:
+        generator: a network, or the name of a shipped one; None leaves the low-dose slices as they are.
+        pairs, pixel_mm: slices in HU, and the side of their pixels.
+        judge, training_pvm: as for `slice_quality`.
+        progress: show a progress bar.
+    """
+    low, normal = (torch.from_numpy(hu.astype(np.float32)) for hu in (pairs.low, pairs.normal))
+    images = low if generator is None else denoise(low, generator, progress=False)
+    both = tqdm(
+        zip(images, normal, strict=True), total=len(low), desc="slices", disable=not progress, leave=False
+    )
+    return [
+        slice_quality(image, reference, pixel_mm=pixel_mm, judge=judge, training_pvm=training_pvm)
+        for image, reference in both
+    ]
+
+
+def mean_of(rows: Sequence[Mapping[str, float]], figure: str) -> float:
+    """Mean over rows that have the figure; NaN if none has."""
+    values = np.array([row[figure] for row in rows], dtype=float)
+    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+
+
+def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval (BCa) of the mean of values such as one difference a slice.
+
+    Slices of one patient resemble each other, so this is narrower than what other patients would show.
+
+    Raises:
+        ValueError: with fewer than 3 values that are numbers.
+    """
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if len(known) < 3:
+        raise ValueError(f"an interval needs 3 values or more, got {len(known)}")
+    if np.ptp(known) == 0:
+        return float(known[0]), float(known[0])
+    found = stats.bootstrap((known,), np.mean, n_resamples=2000, rng=np.random.default_rng(seed))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

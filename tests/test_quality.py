@@ -1,0 +1,129 @@
+"""Which figures are taken of a denoised slice: slices made by hand, where the answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from alden_lite.data import Pairs
+from alden_lite.generator import UNet
+from alden_lite.metrics import texture_hu
+from alden_lite.pvm import PVM, load_pvm
+from alden_lite.quality import FIGURES, appraise, interval, mean_of, slice_quality
+
+PIXEL_MM = 0.7
+
+
+def liver(noise_hu: float, *, seed: int = 0, blur: float = 0.0) -> torch.Tensor:
+    """A flat slice of 60 HU with noise, (96, 96); blurred noise keeps its spread."""
+    noise = np.random.default_rng(seed).normal(0, 1, (96, 96))
+    if blur:
+        noise = ndimage.gaussian_filter(noise, blur, mode="wrap")
+    return torch.from_numpy(60 + noise_hu * noise / noise.std()).float()
+
+
+@pytest.fixture(scope="module")
+def judge() -> PVM:
+    return load_pvm("efficientnet_lite0")
+
+
+def test_a_slice_against_itself_is_perfect(judge: PVM) -> None:
+    row = slice_quality(liver(10), liver(10), pixel_mm=PIXEL_MM, judge=judge)
+    assert sorted(row) == sorted(FIGURES)
+    assert row == {
+        "psnr_db": math.inf,
+        "ssim": pytest.approx(1),
+        "rmse_hu": 0,
+        "judge": 0,
+        "texture": 1,
+        "grain": 1,
+        "noise_frequency": 1,
+    }
+
+
+def test_half_the_noise_is_half_the_texture_and_half_the_grain_at_the_same_frequency() -> None:
+    row = slice_quality(liver(5), liver(10), pixel_mm=PIXEL_MM)
+    assert row["texture"] == pytest.approx(0.5, rel=1e-4)
+    assert row["grain"] == pytest.approx(0.5, rel=1e-4)
+    assert row["noise_frequency"] == pytest.approx(1, rel=1e-4)
+    assert row["rmse_hu"] == pytest.approx(5, rel=1e-3)
+
+
+def test_blotchy_noise_has_a_lower_frequency_and_fine_noise_a_higher_one() -> None:
+    fine, blotchy = liver(10), liver(10, blur=1)
+    assert slice_quality(blotchy, fine, pixel_mm=PIXEL_MM)["noise_frequency"] < 0.75
+    assert slice_quality(fine, blotchy, pixel_mm=PIXEL_MM)["noise_frequency"] > 1.35
+
+
+def test_tissue_is_chosen_in_the_reference_not_in_the_image() -> None:
+    # Air in the left half of the reference: what the image shows there is not soft tissue.
+    reference, image = liver(10), liver(10)
+    reference[:, :48] = -1000
+    image[:, :48] = liver(80, seed=1)[:, :48]
+    row = slice_quality(image, reference, pixel_mm=PIXEL_MM)
+    assert row["grain"] == pytest.approx(1)
+
+
+def test_a_slice_without_soft_tissue_has_no_say_in_noise() -> None:
+    lung = liver(10) - 900
+    row = slice_quality(lung, lung + 1, pixel_mm=PIXEL_MM)
+    assert math.isnan(row["texture"]) and math.isnan(row["grain"]) and math.isnan(row["noise_frequency"])
+    assert row["rmse_hu"] == 0  # all of it is below the window
+    assert math.isnan(row["judge"])  # there was no judge
+
+
+def test_tissue_in_pieces_too_small_for_a_region_has_grain_but_no_spectrum() -> None:
+    reference = torch.full((96, 96), -1000.0)
+    reference[::24] = -1000
+    band = liver(10)
+    reference[10:34], reference[50:74] = band[10:34], band[50:74]
+    row = slice_quality(reference, reference, pixel_mm=PIXEL_MM)
+    assert row["grain"] == 1 and math.isnan(row["noise_frequency"])
+
+
+def test_the_network_that_trained_a_generator_must_not_judge_it(judge: PVM) -> None:
+    with pytest.raises(ValueError, match="judge with another"):
+        slice_quality(liver(1), liver(2), pixel_mm=PIXEL_MM, judge=judge, training_pvm="efficientnet_lite0")
+
+
+def test_a_generator_is_appraised_slice_by_slice_against_normal_dose() -> None:
+    low, normal = (np.stack([liver(noise, seed=s).numpy() for s in (0, 1, 2)]) for noise in (20, 10))
+    pairs = Pairs(low.astype(np.int16), normal.astype(np.int16), np.full(3, 0.25), np.arange(3))
+    as_they_are = appraise(None, pairs, pixel_mm=PIXEL_MM)
+    assert len(as_they_are) == 3
+    expected = slice_quality(
+        torch.from_numpy(pairs.low[2]).float(), torch.from_numpy(pairs.normal[2]).float(), pixel_mm=PIXEL_MM
+    )
+    assert as_they_are[2] == pytest.approx(expected, nan_ok=True)
+    untrained = appraise(UNet(), pairs, pixel_mm=PIXEL_MM)  # its last layer is zero: it returns its input
+    assert mean_of(untrained, "rmse_hu") == pytest.approx(mean_of(as_they_are, "rmse_hu"), rel=1e-4)
+    assert mean_of(as_they_are, "grain") == pytest.approx(2, rel=0.02)
+
+
+def test_a_mean_leaves_out_slices_without_the_figure() -> None:
+    assert mean_of([{"grain": 1.0}, {"grain": math.nan}, {"grain": 3.0}], "grain") == 2
+    assert math.isnan(mean_of([{"grain": math.nan}], "grain"))
+
+
+def test_the_interval_of_a_mean_is_that_of_theory() -> None:
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = interval(values.tolist())
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.03)
+    assert high == pytest.approx(values.mean() + half, abs=0.03)
+    assert interval([2.0, 2.0, 2.0, math.nan]) == (2, 2)
+    with pytest.raises(ValueError, match="3 values or more, got 2"):
+        interval([1.0, 2.0, math.nan])
+
+
+def test_texture_is_what_a_7_by_7_mean_leaves_over() -> None:
+    hu = liver(12).numpy().astype(np.float64)
+    everywhere = np.ones_like(hu, dtype=bool)
+    padded = np.pad(hu, 3, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7))
+    assert texture_hu(hu, tissue=everywhere) == pytest.approx((hu - windows.mean((2, 3))).std())
+    assert texture_hu(hu + 100, tissue=everywhere) == pytest.approx(texture_hu(hu, tissue=everywhere))
+    with pytest.raises(ValueError, match="tissue is empty"):
+        texture_hu(hu, tissue=~everywhere)
