@@ -14,6 +14,8 @@ PY := .venv/bin/python
 INSTALLED := .venv/.installed
 # The shipped generators learn from the sample patient's training slabs and two more patients; the chest is held out.
 LEARN := "$(VOLUMES)/abdomen_CRLM-CT-1006_ge.nii.gz" "$(VOLUMES)/abdopelvis_TCGA-09-2043_toshiba.nii.gz"
+HAVE_PATIENTS = for file in $(LEARN); do test -f "$$file" || { echo "there is no $$file. Fetch the patients:" \
+	"$(PY) data_scripts/development_patients.py --out '$(VOLUMES)'" >&2; exit 1; }; done
 TRAIN := $(PY) -m alden_lite train --protocol wide --volumes $(LEARN)
 
 # Both begin where the base run ended and go equally far; the weights of ALDEN's losses are the recipe's defaults.
@@ -27,10 +29,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help course lab test assets weights bench
+.PHONY: help course lab test assets weights ablations bench
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 course: .assets-ok ## execute every notebook, offline, into runs/course
 	$(PY) -m alden_lite course --out runs/course
@@ -50,8 +52,7 @@ assets: $(INSTALLED) ## fetch the sample CT and the network weights, or verify t
 	@touch .assets-ok
 
 weights: .assets-ok ## train the shipped generators again; VOLUMES=folder of the development patients
-	@for file in $(LEARN); do test -f "$$file" || { echo "there is no $$file. Fetch the patients:" \
-		"$(PY) data_scripts/development_patients.py --out '$(VOLUMES)'" >&2; exit 1; }; done
+	@$(HAVE_PATIENTS)
 	$(TRAIN) --out runs/weights/base --export runs/weights/base.safetensors \
 		--set steps=24000 adversarial_weight=0 contrastive_weight=0 learning_rate=8e-4 'betas=[0.9,0.999]' \
 		warmup=300 reuse=1 average=0.999 clip=0.02 precision=bf16-mixed keep=0
@@ -61,8 +62,12 @@ weights: .assets-ok ## train the shipped generators again; VOLUMES=folder of the
 		--set $(FURTHER) warm_keep=0.15
 	cp runs/weights/l1.safetensors runs/weights/alden.safetensors alden_lite/weights/
 
-bench: .assets-ok ## the tables of benchmarks/
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script"; done
+ablations: .assets-ok ## train and compare the variations of chapter 10, or go on with them; VOLUMES as for weights
+	@$(HAVE_PATIENTS)
+	$(PY) benchmarks/ablations.py --volumes $(LEARN)
+
+bench: .assets-ok ## the tables of benchmarks/, but for the ablations, which take hours
+	@set -e; for script in $(filter-out benchmarks/ablations.py,$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
 
 .assets-ok: alden_lite/assets.py alden_lite/_convert.py $(INSTALLED)
 	$(PY) -m alden_lite assets
