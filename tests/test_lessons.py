@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from alden_lite import lessons
-from alden_lite.lessons import exercises, records
+from alden_lite.lessons import chapter_03, chapter_06, chapter_07, chapter_10, exercises, records
 from alden_lite.lessons.settings import SETTINGS, Settings
 
 IDS = exercises.known()
@@ -419,6 +419,97 @@ def stops_half_way(f, x, baseline, steps):
     return (x - baseline) * sum(gradients_along_a_path(f, (x + baseline) / 2, baseline, steps)) / steps
 
 
+def takes_the_correlation(detail, residual):
+    return np.corrcoef(detail, residual)[0, 1]
+
+
+def divides_by_the_residuals_power(detail, residual):
+    return (detail * residual).sum() / (residual**2).sum()
+
+
+def compares_the_spreads(detail, residual):
+    return np.std(residual) / np.std(detail)
+
+
+def forgets_to_divide(detail, residual):
+    return (detail * residual).mean()
+
+
+def takes_the_size_only(detail, residual):
+    return abs((detail * residual).sum()) / (detail**2).sum()
+
+
+def compares_absolute_values(detail, residual):
+    return abs(residual).sum() / abs(detail).sum()
+
+
+def averages_the_ratios(detail, residual):
+    there = detail != 0
+    return (residual[there] / detail[there]).mean()
+
+
+def returns_what_is_left(detail, residual):
+    return 1 - (detail * residual).sum() / (detail**2).sum()
+
+
+def takes_the_mean_for_both(slices):
+    return slices.mean(0), slices.mean(0)
+
+
+def takes_the_median_for_both(slices):
+    return np.median(slices, 0), np.median(slices, 0)
+
+
+def takes_the_median_first(slices):
+    return np.median(slices, 0), slices.mean(0)
+
+
+def takes_one_number_for_all_pixels(slices):
+    return np.full(slices[0].shape, slices.mean()), np.full(slices[0].shape, np.median(slices))
+
+
+def averages_along_a_row(slices):
+    return slices.mean(1), np.median(slices, 1)
+
+
+def takes_the_middle_of_the_range(slices):
+    return (slices.min(0) + slices.max(0)) / 2, np.median(slices, 0)
+
+
+def takes_the_first_slice(slices):
+    return slices.mean(0), slices[0]
+
+
+def returns_the_mean_alone(slices):
+    return slices.mean(0).tolist()[0][0]
+
+
+def takes_the_ratio_of_the_wanted(noisy, smooth, wanted_hu):
+    return wanted_hu / np.std(noisy)
+
+
+def goes_along_the_deviations(noisy, smooth, wanted_hu):
+    return (wanted_hu - np.std(smooth)) / (np.std(noisy) - np.std(smooth))
+
+
+def goes_along_the_variances(noisy, smooth, wanted_hu):
+    return (wanted_hu**2 - np.var(smooth)) / (np.var(noisy) - np.var(smooth))
+
+
+def forgets_the_covariance(noisy, smooth, wanted_hu):
+    a, b, c = np.var(noisy) + np.var(smooth), -2 * np.var(smooth), np.var(smooth) - wanted_hu**2
+    return (-b + np.sqrt(b**2 - 4 * a * c)) / (2 * a)
+
+
+def gives_the_share_of_the_smooth(noisy, smooth, wanted_hu):
+    return 1 - chapter_03.share_of_noisy(noisy, smooth, wanted_hu)
+
+
+def returns_the_blend(noisy, smooth, wanted_hu):
+    a = chapter_03.share_of_noisy(noisy, smooth, wanted_hu)
+    return a * noisy + (1 - a) * smooth
+
+
 def forgets_the_crop(y, x, height, width, patch):
     row, column = y // patch, x // patch
     return row, column, row * patch, column * patch
@@ -662,6 +753,403 @@ def divides_by_the_warmup(step, *, steps, warmup, peak):
     return min(peak * (step + 1) / warmup, peak * cosine(max(0, step - warmup) / (steps - warmup)))
 
 
+def adds_rows_and_columns(row, column, h, w, distance):
+    rows, columns = (torch.arange(h) - row).abs()[:, None], (torch.arange(w) - column).abs()
+    return rows + columns >= distance
+
+
+def takes_the_straight_line(row, column, h, w, distance):
+    rows, columns = (torch.arange(h) - row)[:, None], torch.arange(w) - column
+    return (rows**2 + columns**2) ** 0.5 >= distance
+
+
+def leaves_the_distance_itself_out(row, column, h, w, distance):
+    return chapter_07.far_from(row, column, h, w, distance + 1)
+
+
+def wants_both_directions(row, column, h, w, distance):
+    rows, columns = (torch.arange(h) - row).abs()[:, None], (torch.arange(w) - column).abs()
+    return (rows >= distance) & (columns >= distance)
+
+
+def swaps_row_and_column(row, column, h, w, distance):
+    return chapter_07.far_from(column, row, h, w, distance)
+
+
+def marks_what_is_near(row, column, h, w, distance):
+    return ~chapter_07.far_from(row, column, h, w, distance)
+
+
+def flattens_the_grid(row, column, h, w, distance):
+    return chapter_07.far_from(row, column, h, w, distance).flatten()
+
+
+def returns_the_distance(row, column, h, w, distance):
+    return torch.maximum((torch.arange(h) - row).abs()[:, None], (torch.arange(w) - column).abs())
+
+
+def forgets_the_absolute_value(row, column, h, w, distance):
+    return torch.maximum((torch.arange(h) - row)[:, None], torch.arange(w) - column) >= distance
+
+
+def logits_of(positive, negatives, temperature):
+    return torch.cat([positive[:, None], negatives], 1) / temperature
+
+
+def leaves_the_positive_out_below(positive, negatives, temperature):
+    return (negatives / temperature).logsumexp(1) - positive / temperature
+
+
+def forgets_the_minus(positive, negatives, temperature):
+    return -chapter_07.info_nce(positive, negatives, temperature)
+
+
+def averages_the_negatives(positive, negatives, temperature):
+    own = (positive / temperature).exp()
+    return -(own / (own + (negatives / temperature).exp().mean(1))).log()
+
+
+def takes_bits(positive, negatives, temperature):
+    return chapter_07.info_nce(positive, negatives, temperature) / math.log(2)
+
+
+def returns_the_share(positive, negatives, temperature):
+    return logits_of(positive, negatives, temperature).softmax(1)[:, 0]
+
+
+def multiplies_by_the_temperature(positive, negatives, temperature):
+    return chapter_07.info_nce(positive, negatives, 1 / temperature)
+
+
+def forgets_the_temperature(positive, negatives, temperature):
+    return chapter_07.info_nce(positive, negatives, 1.0)
+
+
+def cools_the_positive_only(positive, negatives, temperature):
+    return chapter_07.info_nce(positive / temperature, negatives, 1.0)
+
+
+def averages_over_places(positive, negatives, temperature):
+    return chapter_07.info_nce(positive, negatives, temperature).mean()
+
+
+def lets_the_exponentials_overflow(positive, negatives, temperature):
+    shares = logits_of(positive, negatives, temperature).exp()
+    return -(shares[:, 0] / shares.sum(1)).log()
+
+
+def takes_off_a_largest_that_may_not_count(positive, negatives, temperature):
+    logits = logits_of(positive, negatives, temperature)
+    logits = logits - logits.min(1, keepdim=True).values
+    return logits.logsumexp(1) - logits[:, 0]
+
+
+def forgets_the_one_at_the_positive(positive, negatives, temperature):
+    return logits_of(positive, negatives, temperature).softmax(1) / temperature
+
+
+def turns_the_pulls_round(positive, negatives, temperature):
+    return -chapter_07.pulls(positive, negatives, temperature)
+
+
+def puts_the_positive_last(positive, negatives, temperature):
+    return chapter_07.pulls(positive, negatives, temperature).roll(-1, 1)
+
+
+def forgets_the_chain_rule(positive, negatives, temperature):
+    return chapter_07.pulls(positive, negatives, temperature) * temperature
+
+
+def heats_the_softmax(positive, negatives, temperature):
+    return chapter_07.pulls(positive, negatives, 1.0) / temperature
+
+
+def averages_the_pulls(positive, negatives, temperature):
+    return chapter_07.pulls(positive, negatives, temperature) / len(positive)
+
+
+def sums_the_pulls_of_negatives(positive, negatives, temperature):
+    one = chapter_07.pulls(positive, negatives, temperature)
+    return torch.stack([one[:, 0], one[:, 1:].sum(1)], 1)
+
+
+def takes_the_wrong_softmax(positive, negatives, temperature):
+    shares = logits_of(positive, negatives, temperature).softmax(0)
+    shares[:, 0] -= 1
+    return shares / temperature
+
+
+def lets_the_softmax_overflow(positive, negatives, temperature):
+    shares = logits_of(positive, negatives, temperature).exp()
+    shares = shares / shares.sum(1, keepdim=True)
+    shares[:, 0] -= 1
+    return shares / temperature
+
+
+def averages_the_slices(ours, theirs):
+    return ours.mean(1) - theirs.mean(1)[: len(ours)]
+
+
+def subtracts_ours_from_theirs(ours, theirs):
+    return theirs.mean(0) - ours.mean(0)
+
+
+def keeps_the_seeds_apart(ours, theirs):
+    return ours - theirs
+
+
+def pairs_the_seeds_one_by_one(ours, theirs):
+    seeds = min(len(ours), len(theirs))
+    return (ours[:seeds] - theirs[:seeds]).mean(0)
+
+
+def subtracts_the_mean_of_all(ours, theirs):
+    return ours.mean(0) - theirs.mean()
+
+
+def takes_the_best_seed(ours, theirs):
+    return ours.max(0) - theirs.max(0)
+
+
+def subtracts_in_place(ours, theirs):
+    ours -= theirs.mean(0)
+    return ours.mean(0)
+
+
+def returns_one_difference(ours, theirs):
+    return ours.mean() - theirs.mean()
+
+
+def resampled(values, rng):
+    return rng.choice(values, size=(2000, len(values))).mean(1)
+
+
+def draws_without_replacement(values, rng):
+    samples = np.stack([rng.permutation(values) for _ in range(2000)])
+    return np.percentile(samples.mean(1), [2.5, 97.5])
+
+
+def takes_percentiles_of_the_values(values, rng):
+    return np.percentile(rng.choice(values, 2000), [2.5, 97.5])
+
+
+def holds_90_percent(values, rng):
+    return np.percentile(resampled(values, rng), [5, 95])
+
+
+def goes_one_deviation_to_both_sides(values, rng):
+    means = resampled(values, rng)
+    return means.mean() - means.std(), means.mean() + means.std()
+
+
+def goes_1_96_deviations_to_both_sides(values, rng):
+    means = resampled(values, rng)
+    return means.mean() - 1.96 * means.std(), means.mean() + 1.96 * means.std()
+
+
+def takes_percentages_for_shares(values, rng):
+    return np.percentile(resampled(values, rng), [0.025, 0.975])
+
+
+def puts_the_high_end_first(values, rng):
+    return np.percentile(resampled(values, rng), [97.5, 2.5])
+
+
+def resamples_with_a_seed_of_its_own(values, rng):
+    return np.percentile(resampled(values, np.random.default_rng(0)), [2.5, 97.5])
+
+
+def resamples_the_global_way(values, rng):
+    samples = np.random.choice(values, size=(2000, len(values)))
+    return np.percentile(samples.mean(1), [2.5, 97.5])
+
+
+def draws_fewer_than_there_are(values, rng):
+    samples = rng.choice(values, size=(2000, len(values) // 2))
+    return np.percentile(samples.mean(1), [2.5, 97.5])
+
+
+def forgets_what_is_wanted(intervals, wanted):
+    return chapter_10.verdict(intervals, [1] * len(wanted))
+
+
+def never_says_no(intervals, wanted):
+    return "seen" if chapter_10.verdict(intervals, wanted) == "seen" else "cannot be told"
+
+
+def takes_doubt_for_a_no(intervals, wanted):
+    return "seen" if chapter_10.verdict(intervals, wanted) == "seen" else "not seen"
+
+
+def judges_by_the_middle(intervals, wanted):
+    middles = [sign * (low + high) for (low, high), sign in zip(intervals, wanted, strict=True)]
+    return "seen" if min(middles) > 0 else "not seen" if max(middles) < 0 else "cannot be told"
+
+
+def is_content_with_one(intervals, wanted):
+    verdicts = [chapter_10.verdict([one], [sign]) for one, sign in zip(intervals, wanted, strict=True)]
+    return next((one for one in ("seen", "not seen") if one in verdicts), "cannot be told")
+
+
+def wants_every_no(intervals, wanted):
+    verdicts = {chapter_10.verdict([one], [sign]) for one, sign in zip(intervals, wanted, strict=True)}
+    return verdicts.pop() if len(verdicts) == 1 else "cannot be told"
+
+
+def counts_0_as_above(intervals, wanted):
+    shifted = [
+        (low + sign * 1e-9, high + sign * 1e-9) for (low, high), sign in zip(intervals, wanted, strict=True)
+    ]
+    return chapter_10.verdict(shifted, wanted)
+
+
+def turns_the_sign_and_not_the_ends(intervals, wanted):
+    turned = [(sign * low, sign * high) for (low, high), sign in zip(intervals, wanted, strict=True)]
+    if all(low > 0 for low, _ in turned):
+        return "seen"
+    return "not seen" if any(high < 0 for _, high in turned) else "cannot be told"
+
+
+def returns_a_truth_value(intervals, wanted):
+    return chapter_10.verdict(intervals, wanted) == "seen"
+
+
+def multiplies_kernels(layers):
+    return math.prod(kernel for kernel, _ in layers)
+
+
+def adds_kernels(layers):
+    return sum(kernel for kernel, _ in layers)
+
+
+def forgets_the_strides(layers):
+    return 1 + sum(kernel - 1 for kernel, _ in layers)
+
+
+def strides_before_it_adds(layers):
+    seen, step = 1, 1
+    for kernel, stride in layers:
+        step *= stride
+        seen += (kernel - 1) * step
+    return seen
+
+
+def takes_only_the_last_stride(layers):
+    seen, before = 1, 1
+    for kernel, stride in layers:
+        seen, before = seen + (kernel - 1) * before, stride
+    return seen
+
+
+def adds_strides_up(layers):
+    seen, step = 1, 1
+    for kernel, stride in layers:
+        seen, step = seen + (kernel - 1) * step, step + stride - 1
+    return seen
+
+
+def goes_from_the_output_down_the_wrong_way(layers):
+    return chapter_06.pixels_seen(layers[::-1])
+
+
+def begins_without_a_pixel(layers):
+    return chapter_06.pixels_seen(layers) - 1
+
+
+def returns_the_radius(layers):
+    return chapter_06.pixels_seen(layers) // 2
+
+
+def swaps_real_and_fake(real, fake):
+    return F.softplus(real).mean() + F.softplus(-fake).mean(), F.softplus(-fake).mean()
+
+
+def saturates(real, fake):
+    return chapter_06.adversarial_losses(real, fake)[0], -F.softplus(fake).mean()
+
+
+def cuts_large_logits_off(real, fake):
+    return chapter_06.adversarial_losses(real.clamp(-15, 15), fake.clamp(-15, 15))
+
+
+def forgets_the_sign_of_the_generators(real, fake):
+    d_loss, g_loss = chapter_06.adversarial_losses(real, fake)
+    return d_loss, -g_loss
+
+
+def returns_probabilities(real, fake):
+    p, q = torch.sigmoid(real).mean(), torch.sigmoid(fake).mean()
+    return 1 - p + q, 1 - q
+
+
+def takes_logs_of_sigmoids(real, fake):
+    p, q = torch.sigmoid(real), torch.sigmoid(fake)
+    return -p.log().mean() - (1 - q).log().mean(), -q.log().mean()
+
+
+def pools_real_and_fake(real, fake):
+    logits = torch.cat([-real, fake])
+    return 2 * F.softplus(logits).mean(), F.softplus(-fake).mean()
+
+
+def sums_instead_of_means(real, fake):
+    return F.softplus(-real).sum() + F.softplus(fake).sum(), F.softplus(-fake).sum()
+
+
+def keeps_every_logit(real, fake):
+    return F.softplus(-real), F.softplus(-fake)
+
+
+def returns_the_discriminators_alone(real, fake):
+    return chapter_06.adversarial_losses(real, fake)[0]
+
+
+def lets_the_generator_fear(real, fake):
+    return chapter_06.adversarial_losses(real, fake)[0], F.softplus(fake).mean()
+
+
+def makes_python_numbers(real, fake):
+    d_loss, g_loss = chapter_06.adversarial_losses(real, fake)
+    return d_loss.item(), g_loss.item()
+
+
+def asks_without_scale(asking, asked, w_q, w_k, w_v):
+    return ((asking @ w_q) @ (asked @ w_k).T).softmax(1) @ (asked @ w_v)
+
+
+def scales_by_d(asking, asked, w_q, w_k, w_v):
+    return ((asking @ w_q) @ (asked @ w_k).T / w_q.shape[1]).softmax(1) @ (asked @ w_v)
+
+
+def shares_over_the_asking(asking, asked, w_q, w_k, w_v):
+    return ((asking @ w_q) @ (asked @ w_k).T / w_q.shape[1] ** 0.5).softmax(0) @ (asked @ w_v)
+
+
+def returns_the_shares(asking, asked, w_q, w_k, w_v):
+    return ((asking @ w_q) @ (asked @ w_k).T / w_q.shape[1] ** 0.5).softmax(1)
+
+
+def forgets_the_values_matrix(asking, asked, w_q, w_k, w_v):
+    return returns_the_shares(asking, asked, w_q, w_k, w_v) @ asked
+
+
+def takes_the_best_alone(asking, asked, w_q, w_k, w_v):
+    return (asked @ w_v)[returns_the_shares(asking, asked, w_q, w_k, w_v).argmax(1)]
+
+
+def takes_the_mean_of_all(asking, asked, w_q, w_k, w_v):
+    return (asked @ w_v).mean(0).expand(len(asking), -1)
+
+
+def takes_sigmoids(asking, asked, w_q, w_k, w_v):
+    scores = (asking @ w_q) @ (asked @ w_k).T / w_q.shape[1] ** 0.5
+    return scores.sigmoid() @ (asked @ w_v)
+
+
+def scales_by_the_width_of_tokens(asking, asked, w_q, w_k, w_v):
+    return ((asking @ w_q) @ (asked @ w_k).T / asking.shape[1] ** 0.5).softmax(1) @ (asked @ w_v)
+
+
 MISTAKES = {
     "00.1": {
         forgets_the_root: "a constant offset of 10 HU gives 10 HU",
@@ -744,6 +1232,34 @@ MISTAKES = {
         keeps_what_should_go: "dose 1 keeps every photon",
         tosses_one_coin_a_ray: "what is left is Poisson again",
     },
+    "03.1": {
+        takes_the_correlation: "a tenth of it is 0.1: for the detail",
+        divides_by_the_residuals_power: "expected 0.1, yours gives 10",
+        compares_the_spreads: "noise alone is 0: for the detail",
+        forgets_to_divide: "all of the detail is 1: for the detail",
+        takes_the_size_only: "expected -0.1, yours gives 0.1",
+        compares_absolute_values: "noise alone is 0: for the detail",
+        averages_the_ratios: "noise alone is 0: for the detail",
+        returns_what_is_left: "expected 1, yours gives 0",
+    },
+    "03.2": {
+        takes_the_mean_for_both: "the second picture, for 40, 40 and 100 HU",
+        takes_the_median_for_both: "the first picture, for 40, 40 and 100 HU",
+        takes_the_median_first: "a rare vessel is a veil in the first",
+        takes_one_number_for_all_pixels: "each pixel has guesses of its own",
+        averages_along_a_row: "(3, 1, 2) went in, so a picture has the shape (1, 2), yours has (3, 2)",
+        takes_the_middle_of_the_range: "expected 60 at [0, 0], yours gives 70",
+        takes_the_first_slice: "each pixel has guesses of its own: picture 2",
+        returns_the_mean_alone: "end with `return first, second`",
+    },
+    "03.3": {
+        takes_the_ratio_of_the_wanted: "none of it gives what is left",
+        goes_along_the_deviations: "the smooth one's of its own",
+        goes_along_the_variances: "expected 0.3, yours gives 0.09",
+        forgets_the_covariance: "equal to the smooth one's expected 0, yours gives 0.1176",
+        gives_the_share_of_the_smooth: "equal to the noisy one's expected 1, yours gives 0",
+        returns_the_blend: "expected one number a, yours is of the type ndarray",
+    },
     "04.1": {
         forgets_the_crop: "the top should be 4, yours is 0",
         crops_at_the_end_only: "a patch is 14 pixels wide: for pixel (17, 18), the last of row 0,",
@@ -811,6 +1327,77 @@ MISTAKES = {
         shares_the_difference_evenly: "a linear function gives its weights",
         stops_half_way: "the way counts",
     },
+    "06.1": {
+        multiplies_kernels: "their squares overlap",
+        adds_kernels: "their squares overlap",
+        forgets_the_strides: "neighbours are 2 pixels apart",
+        strides_before_it_adds: "one layer sees its kernel",
+        takes_only_the_last_stride: "strides multiply",
+        adds_strides_up: "strides multiply",
+        goes_from_the_output_down_the_wrong_way: "a stride spreads what follows",
+        begins_without_a_pixel: "one layer sees its kernel",
+        returns_the_radius: "one layer sees its kernel",
+    },
+    "06.2": {
+        swaps_real_and_fake: "real and fake seem swapped",
+        saturates: "or is it log(1 - p)?",
+        cuts_large_logits_off: "and cut nothing off",
+        forgets_the_sign_of_the_generators: "is a sign missing",
+        returns_probabilities: "is that p itself?",
+        takes_logs_of_sigmoids: "is not finite",
+        pools_real_and_fake: "means of their own",
+        sums_instead_of_means: "guessing costs log 2",
+        keeps_every_logit: "should be one number",
+        returns_the_discriminators_alone: "`return d_loss, g_loss`",
+        lets_the_generator_fear: "takes its patch for real",
+        makes_python_numbers: "keep them tensors",
+    },
+    "06.3": {
+        asks_without_scale: "are scores divided by the root of d?",
+        scales_by_d: "instead of by its root?",
+        shares_over_the_asking: "one token asked gives its value",
+        returns_the_shares: "expected (2, 6), your shape is (2, 5)",
+        forgets_the_values_matrix: "your shape is (2, 4)",
+        takes_the_best_alone: "a question without content gets the mean",
+        takes_the_mean_of_all: "the first weight",
+        takes_sigmoids: "one token asked gives its value",
+        scales_by_the_width_of_tokens: "equals the reference answer",
+    },
+    "07.1": {
+        adds_rows_and_columns: "do you add the steps up?",
+        takes_the_straight_line: "the straight line, 4.2",
+        leaves_the_distance_itself_out: "at least means >=",
+        wants_both_directions: "the distance itself is far",
+        swaps_row_and_column: "are rows and columns swapped?",
+        marks_what_is_near: "called far from itself",
+        flattens_the_grid: "a mask (4, 6); yours is (24,)",
+        returns_the_distance: "not a distance",
+        forgets_the_absolute_value: "rows come first",
+    },
+    "07.2": {
+        leaves_the_positive_out_below: "the positive belongs into the sum below, too",
+        forgets_the_minus: "a loss is minus the logarithm",
+        averages_the_negatives: "summed, not averaged",
+        takes_bits: "a logarithm to the base of 2?",
+        returns_the_share: "that is the share",
+        multiplies_by_the_temperature: "you multiply by the temperature",
+        forgets_the_temperature: "the temperature has no say in yours",
+        cools_the_positive_only: "the temperature divides",
+        averages_over_places: "a loss for every place",
+        lets_the_exponentials_overflow: "exp(900) is infinite",
+        takes_off_a_largest_that_may_not_count: "a negative left out costs nothing",
+    },
+    "07.3": {
+        forgets_the_one_at_the_positive: "the positive comes first, and below 0",
+        turns_the_pulls_round: "your signs are turned round",
+        puts_the_positive_last: "the first column is the positive's",
+        forgets_the_chain_rule: "the chain rule divides once more",
+        heats_the_softmax: "the softmax is one of similarities over the temperature",
+        averages_the_pulls: "equals what autograd finds",
+        sums_the_pulls_of_negatives: "should give (3, 6); your shape is (3, 2)",
+        takes_the_wrong_softmax: "a guess among four",
+        lets_the_softmax_overflow: "exp(900) is infinite",
+    },
     "08.1": {
         swaps_the_shares: "decay 0 gives the new",
         adds_the_whole_new: "decay 1 keeps the old",
@@ -838,6 +1425,39 @@ MISTAKES = {
         falls_below_0: "half-way down is half the peak",
         falls_in_a_line: "equals the reference answer",
         divides_by_the_warmup: "ZeroDivisionError",
+    },
+    "10.1": {
+        averages_the_slices: "one difference a slice",
+        keeps_the_seeds_apart: "your shape is (3, 5)",
+        returns_one_difference: "your shape is ()",
+        subtracts_ours_from_theirs: "yours has the other sign",
+        subtracts_the_mean_of_all: "better is above 0",
+        takes_the_best_seed: "a hard slice cancels",
+        pairs_the_seeds_one_by_one: "numbers of seeds may differ",
+        subtracts_in_place: "does it use -= or +=",
+    },
+    "10.2": {
+        puts_the_high_end_first: "the low one comes first",
+        draws_without_replacement: "your interval has no width",
+        takes_percentiles_of_the_values: "where values lie, not where their mean does",
+        takes_percentages_for_shares: "your middle is",
+        holds_90_percent: "it holds 95 %",
+        goes_one_deviation_to_both_sides: "it holds 95 %",
+        draws_fewer_than_there_are: "it holds 95 %",
+        goes_1_96_deviations_to_both_sides: "take percentiles of the means",
+        resamples_with_a_seed_of_its_own: "without a seed of your own",
+        resamples_the_global_way: "draw with `rng` alone",
+    },
+    "10.3": {
+        never_says_no: "expected 'not seen', yours says 'cannot be told'",
+        takes_doubt_for_a_no: "expected 'cannot be told', yours says 'not seen'",
+        judges_by_the_middle: "one difference lies on one side",
+        returns_a_truth_value: "yours says True",
+        forgets_what_is_wanted: "below 0 may be what is wanted",
+        turns_the_sign_and_not_the_ends: "below 0 may be what is wanted",
+        counts_0_as_above: "touches 0 tells nothing",
+        is_content_with_one: "a claim is seen when all of it is",
+        wants_every_no: "one clear no is enough",
     },
 }
 PLANTED = [(name, mistake) for name, planted in MISTAKES.items() for mistake in planted]
@@ -891,6 +1511,29 @@ def test_photons_may_be_tossed_and_rings_summed_in_other_ways():
 
     assert exercises.judge("02.3", tosses_every_photon).status == "right"
     assert exercises.judge("02.2", adds_rings_up).status == "right"
+
+
+def test_shares_and_guesses_may_be_found_in_other_ways():
+    def fits_a_line(detail, residual):
+        return np.linalg.lstsq(detail[:, None], residual, rcond=None)[0][0]
+
+    def sorts(slices):
+        ordered = torch.sort(torch.as_tensor(slices), 0).values
+        return [slices.sum(0) / len(slices), ordered[len(slices) // 2]]  # of 8, the upper one of the middle
+
+    def solves_for_a(noisy, smooth, wanted_hu):
+        (x, c), (_, s) = np.cov(noisy, smooth, bias=True)
+        return max(np.roots([x + s - 2 * c, 2 * (c - s), s - wanted_hu**2]).real)
+
+    def tries_a_thousand(noisy, smooth, wanted_hu):
+        shares = np.linspace(0, 1, 2001)
+        spreads = [np.std(share * noisy + (1 - share) * smooth) for share in shares]
+        return shares[np.argmin(np.abs(np.array(spreads) - wanted_hu))]
+
+    assert exercises.judge("03.1", fits_a_line).status == "right"
+    assert exercises.judge("03.2", sorts).status == "right"
+    assert exercises.judge("03.3", solves_for_a).status == "right"
+    assert exercises.judge("03.3", tries_a_thousand).status == "right"
 
 
 def test_windows_and_hu_may_be_written_in_other_ways():
@@ -1005,6 +1648,118 @@ def test_the_answers_of_chapter_05_are_what_the_package_computes():
     shares = explain.integrated_gradients(lambda hu: (hu**3).sum((1, 2, 3)), slices, baseline_hu=-1.0)
     by_hand = chapter_05.share_out(lambda hu: (hu**3).sum(), slices, torch.full_like(slices, -1), 400)
     torch.testing.assert_close(by_hand, shares.map, rtol=1e-3, atol=1e-3)
+
+
+def test_distance_contrast_and_pulls_may_be_written_in_other_ways():
+    def marks_a_square(row, column, h, w, distance):
+        far = np.ones((h, w), dtype=int)
+        near = distance - 1
+        far[max(row - near, 0) : row + near + 1, max(column - near, 0) : column + near + 1] = 0
+        return far
+
+    def asks_for_class_0(positive, negatives, temperature):
+        logits = logits_of(positive, negatives, temperature)
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), reduction="none")
+
+    def lets_torch_differentiate(positive, negatives, temperature):
+        together = torch.cat([positive[:, None], negatives], 1).requires_grad_()
+        (-(together / temperature).log_softmax(1)[:, 0].sum()).backward()
+        return together.grad
+
+    assert exercises.judge("07.1", marks_a_square).status == "right"
+    assert exercises.judge("07.2", asks_for_class_0).status == "right"
+    assert exercises.judge("07.3", lets_torch_differentiate).status == "right"
+
+
+def test_the_answers_of_chapter_07_are_what_the_package_computes():
+    from alden_lite.contrastive import discordant_places, semantic_contrastive_loss
+
+    anchors, discordant = discordant_places(5, 7, places=35, count=35)
+    for place, mask in zip(anchors.tolist(), discordant, strict=True):
+        assert torch.equal(chapter_07.far_from(*divmod(place, 7), 5, 7, 2).flatten(), mask)
+    maps = torch.randn(3, 1, 6, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    f, y, x = F.normalize(maps[:, 0].flatten(2).mT, dim=-1)  # (16, 6) each
+    far = torch.stack([chapter_07.far_from(*divmod(place, 4), 4, 4, 2).flatten() for place in range(16)])
+    elsewhere = (f @ y.T).masked_fill(~far, -math.inf)
+    negatives = torch.cat([elsewhere, (f * x).sum(1, keepdim=True)], 1)
+    losses = chapter_07.info_nce((f * y).sum(1), negatives, 0.07)
+    torch.testing.assert_close(losses.mean(), semantic_contrastive_loss(*maps))
+
+
+def test_differences_intervals_and_verdicts_may_be_found_in_other_ways():
+    def loops_over_slices(ours, theirs):
+        return [np.mean(a) - np.mean(b) for a, b in zip(ours.T, theirs.T, strict=True)]
+
+    def counts_how_often_each_is_drawn(values, rng):
+        n = len(values)
+        means = np.sort(rng.multinomial(n, np.full(n, 1 / n), size=4000) @ values / n)
+        return [means[100], means[3899]]
+
+    def by_scipy(values, rng):
+        from scipy import stats
+
+        found = stats.bootstrap((values,), np.mean, n_resamples=2000, rng=rng, method="percentile")
+        return found.confidence_interval
+
+    def with_arrays(intervals, wanted):
+        ends = np.array(intervals) * np.array(wanted)[:, None]
+        if (ends > 0).all():
+            return "seen"
+        return "not seen" if (ends < 0).all(axis=1).any() else "cannot be told"
+
+    assert exercises.judge("10.1", loops_over_slices).status == "right"
+    assert exercises.judge("10.2", counts_how_often_each_is_drawn).status == "right"
+    assert exercises.judge("10.2", by_scipy).status == "right"
+    assert exercises.judge("10.3", with_arrays).status == "right"
+
+
+def test_the_answers_of_chapter_10_are_what_the_package_computes():
+    from alden_lite.ablations import Result, against
+
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(32, 1, (3, 40)), rng.normal(31, 1, (2, 40))
+    results = [Result("ours", seed, "", {"psnr_db": list(row)}) for seed, row in enumerate(ours)]
+    results += [Result("theirs", seed, "", {"psnr_db": list(row)}) for seed, row in enumerate(theirs)]
+    mean, ends = against(results, "ours", "theirs", "psnr_db")
+    differences = chapter_10.paired_difference(ours, theirs)
+    assert differences.mean() == pytest.approx(mean)
+    interval = chapter_10.bootstrap_interval(differences, np.random.default_rng(1))
+    assert interval == pytest.approx(ends, abs=0.05)  # another 2000 resamples, and theirs corrects for bias
+
+
+def test_receptive_fields_losses_and_questions_may_be_written_in_other_ways():
+    def from_the_output_down(layers):
+        size = 1
+        for kernel, stride in reversed(layers):
+            size = (size - 1) * stride + kernel
+        return size
+
+    def by_torch(real, fake):
+        return bce(real, 1.0) + bce(fake, 0.0), bce(fake, 1.0)
+
+    def fused(asking, asked, w_q, w_k, w_v):
+        one = (asking @ w_q)[None], (asked @ w_k)[None], (asked @ w_v)[None]
+        return F.scaled_dot_product_attention(*one)[0]
+
+    assert exercises.judge("06.1", from_the_output_down).status == "right"
+    assert exercises.judge("06.2", by_torch).status == "right"
+    assert exercises.judge("06.3", fused).status == "right"
+
+
+def test_the_answers_of_chapter_06_are_what_the_package_computes():
+    from alden_lite import discriminator as gan
+
+    plain = gan.AnatomyAwareDiscriminator(semantic_channels=None, grain=None)
+    layers = [(m.kernel_size[0], m.stride[0]) for m in plain.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert sorted(layers) == sorted(chapter_06.DISCRIMINATOR)
+    image = torch.randn(1, 1, 160, 160, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    plain(image)[0, 0, 10, 10].backward()
+    columns = image.grad[0, 0].abs().sum(0).nonzero()
+    assert chapter_06.pixels_seen(chapter_06.DISCRIMINATOR) == columns.max() - columns.min() + 1
+    real, fake = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
+    d_loss, g_loss = chapter_06.adversarial_losses(real, fake)
+    torch.testing.assert_close(d_loss, gan.discriminator_loss(real, fake))
+    torch.testing.assert_close(g_loss, gan.generator_loss(fake))
 
 
 def test_the_expected_noise_of_the_exercise_is_the_scanners():

@@ -345,6 +345,50 @@ def test_lines_that_cannot_be_drawn_are_refused(panels, options, text):
         plots.curves(panels, x="x", y="y", **options)
 
 
+def two_prices():
+    return {"distance": {"x": (30, 0.6), "L1": (10, 0.5)}, "texture": {"L1": (10, 0.3), "GAN": (12, 0.1)}}
+
+
+def test_a_method_keeps_its_sign_in_both_planes_and_stands_once_in_the_legend():
+    figure = plots.tradeoff(two_prices(), x="RMSE (HU)")
+    left, right = figure.axes
+    assert [line.get_label() for line in left.lines] == ["x", "L1"]
+    assert [line.get_xydata().tolist() for line in left.lines] == [[[30, 0.6]], [[10, 0.5]]]
+    assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("RMSE (HU)", "distance", "texture")
+    l1, gan = right.lines
+    assert (l1.get_marker(), l1.get_color()) == (left.lines[1].get_marker(), left.lines[1].get_color())
+    markers = {line.get_marker() for line in (*left.lines, gan)}
+    assert len(markers) == 3  # told apart without colour
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["x", "L1", "GAN"]
+
+
+def test_the_path_between_methods_is_dashed_and_named_and_may_be_in_one_plane_only():
+    path = ("blends", {"texture": ([10, 20, 30], [0.3, 0.0, 0.7])})
+    left, right = plots.tradeoff(two_prices(), x="RMSE (HU)", path=path).axes
+    assert len(left.lines) == 2
+    dashed = right.lines[0]
+    assert (dashed.get_label(), dashed.get_linestyle()) == ("blends", "--")
+    assert dashed.get_xydata().tolist() == [[10, 0.3], [20, 0.0], [30, 0.7]]
+
+
+@pytest.mark.parametrize(
+    ("panels", "path", "text"),
+    [
+        ({}, None, "1 or 2 panels"),
+        ({str(n): {"a": (1, 1)} for n in range(3)}, None, "1 or 2 panels"),
+        ({"": {}}, None, "with 1 to 10 names"),
+        ({"": {str(n): (1, 1) for n in range(11)}}, None, "with 1 to 10 names"),
+        ({"": {"a": (1, np.nan)}}, None, "'a' holds NaN"),
+        ({"": {"a": (1, 1)}}, ("blends", {"b": ([1], [1])}), "paths for panels that are not there: .'b'"),
+        ({"": {"a": (1, 1)}}, ("blends", {"": ([1, 2], [1])}), "'blends' needs x and y of one length"),
+    ],
+)
+def test_prices_that_cannot_be_drawn_are_refused(panels, path, text):
+    with pytest.raises(ValueError, match=text):
+        plots.tradeoff(panels, x="RMSE (HU)", path=path)
+
+
 def test_sinograms_share_one_scale_and_say_what_rows_and_columns_are():
     small, large = torch.full((4, 6), 2.0), np.full((5, 7), 3.0)
     figure = plots.sinograms({"parallel": small, "fan": large})
@@ -748,3 +792,180 @@ def test_a_live_picture_is_shown_once_and_then_replaced(monkeypatch):
     for step in (1, 2):
         live.show(plots.losses([{"step": 1, "pixel": 0.1}]), f"step {step}")
     assert calls == [("shown", "step 1", True), ("replaced", "step 2", True)]
+
+
+# Tokens as points
+
+
+def cloud(n=5, seed=0):
+    return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def test_points_lie_where_they_are_and_arrows_go_from_start_to_end():
+    y, x = cloud(), cloud(seed=1)
+    figure = plots.token_plane({"block 4": {"y": y, "to x": (y, x)}}, x="first", y="second", faint=["y"])
+    (axis,) = figure.axes
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), y, rtol=1e-6)
+    (arrows,) = axis.collections
+    np.testing.assert_allclose(arrows.get_offsets(), y, rtol=1e-6)
+    np.testing.assert_allclose(np.stack([arrows.U, arrows.V], 1), x - y, rtol=1e-5, atol=1e-6)
+    assert (arrows.angles, arrows.scale_units, arrows.scale) == ("xy", "xy", 1)
+    assert (axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) == ("block 4", "first", "second")
+    assert axis.get_aspect() == 1
+
+
+def test_the_axes_reach_to_the_ends_of_arrows():
+    figure = plots.token_plane({"": {"far": (torch.zeros(1, 2), torch.tensor([[7.0, -9.0]]))}}, x="", y="")
+    left, right = figure.axes[0].get_xlim()
+    bottom, top = figure.axes[0].get_ylim()
+    assert left <= 0 <= 7 <= right and bottom <= -9 <= 0 <= top
+
+
+def test_a_name_keeps_its_colour_in_all_panels_and_faint_ones_lie_behind_in_grey():
+    panels = {"a": {"x": cloud(), "y": cloud(seed=1)}, "b": {"y": cloud(seed=2), "all": cloud(9)}}
+    figure = plots.token_plane(panels, x="", y="", faint=["all"])
+    looks = [{line.get_label(): line.get_color() for line in axis.lines} for axis in figure.axes]
+    assert looks[0]["y"] == looks[1]["y"] != looks[0]["x"]
+    assert looks[1]["all"] == "0.7"
+    assert [line.get_label() for line in figure.axes[1].lines] == ["all", "y"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["x", "y", "all"]
+
+
+@pytest.mark.parametrize(
+    ("panels", "faint", "message"),
+    [
+        ({}, [], "1 to 4 panels"),
+        ({str(n): {"y": cloud()} for n in range(5)}, [], "1 to 4 panels"),
+        ({"a": {}}, [], "points or arrows each"),
+        ({"a": {str(n): cloud() for n in range(7)}}, [], "at most 6 names"),
+        ({"a": {"y": cloud()}}, ["x"], "faint names that are not there"),
+        ({"a": {"y": (cloud(), cloud())}}, ["y"], "only points can be faint"),
+        ({"a": {"y": cloud()[0]}}, [], "finite"),
+        ({"a": {"y": torch.full((3, 2), torch.nan)}}, [], "finite"),
+        ({"a": {"y": cloud(0)}}, [], "N of 1 or more"),
+        ({"a": {"y": torch.zeros(3, 3)}}, [], r"\(3, 3\)"),
+        ({"a": {"y": (cloud(3), cloud(4))}}, [], "got 3 and 4"),
+    ],
+)
+def test_points_that_cannot_be_drawn_are_refused(panels, faint, message):
+    with pytest.raises(ValueError, match=message):
+        plots.token_plane(panels, x="", y="", faint=faint)
+
+
+# Differences with intervals
+
+
+def two_rivals():
+    return {
+        "PSNR": {"gan": (-0.3, (-0.5, -0.1)), "alden": (0.1, (-0.2, 0.4))},
+        "judge": {"alden": (-2.0, (-3.0, -1.0)), "late": (1.0, (0.0, 2.0))},
+    }
+
+
+def discs(axis):
+    return {line.get_ydata()[0]: line for line in axis.lines if line.get_marker() == "o"}
+
+
+def test_a_row_stands_at_its_height_in_all_panels_the_first_on_top():
+    left, right = plots.forest(two_rivals(), x="difference to l1").axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["gan", "alden", "late"]
+    assert {height: disc.get_xdata()[0] for height, disc in discs(left).items()} == {0: -0.3, 1: 0.1}
+    assert {height: disc.get_xdata()[0] for height, disc in discs(right).items()} == {1: -2.0, 2: 1.0}
+    assert not any(text.get_text() for text in right.get_yticklabels())  # they stand once
+    assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] > 2 > 0 > left.get_ylim()[1]
+    assert (left.get_title(), right.get_title()) == ("PSNR", "judge")
+    assert left.figure.get_supxlabel() == "difference to l1"
+
+
+def test_a_bar_is_the_interval_and_a_disc_is_full_where_0_is_left_out():
+    left, right = plots.forest(two_rivals(), x="").axes
+    bars = [line.get_xydata().tolist() for line in left.lines if line.get_linewidth() == 2]
+    assert bars == [[[-0.5, 0], [-0.1, 0]], [[-0.2, 1], [0.4, 1]]]
+    full = {height: disc.get_markerfacecolor() != "white" for height, disc in discs(left).items()}
+    assert full == {0: True, 1: False}
+    assert {height: disc.get_markerfacecolor() != "white" for height, disc in discs(right).items()} == {
+        1: True,
+        2: False,  # it touches 0
+    }
+    zero = left.lines[0]
+    assert list(zero.get_xdata()) == [0, 0]
+
+
+def test_single_runs_are_ticks_below_their_row_and_the_goal_a_dotted_line():
+    figure = plots.forest(two_rivals(), x="", runs={"PSNR": {"alden": [0.0, 0.2]}}, goals={"judge": -1.5})
+    left, right = figure.axes
+    (ticks,) = [line for line in left.lines if line.get_marker() == "|"]
+    assert list(ticks.get_xdata()) == [0.0, 0.2] and all(1 < y < 1.5 for y in ticks.get_ydata())
+    (goal,) = [line for line in right.lines if line.get_linestyle() == ":"]
+    assert list(goal.get_xdata()) == [-1.5, -1.5]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["single runs", "normal dose"]
+
+
+@pytest.mark.parametrize(
+    ("panels", "options", "text"),
+    [
+        ({}, {}, "1 to 4 panels"),
+        ({"": {}}, {}, "1 to 4 panels with rows"),
+        ({str(n): {"a": (0, (-1, 1))} for n in range(5)}, {}, "1 to 4 panels"),
+        ({"": {"a": (np.nan, (-1, 1))}}, {}, "'a' holds NaN"),
+        ({"": {"a": (0, (-np.inf, 1))}}, {}, "'a' holds NaN"),
+        ({"": {"a": (0, (1, -1))}}, {}, "begins at 1 and ends at -1"),
+        ({"": {"a": (0, (-1, 1))}}, {"runs": {"b": {}}}, "a panel that is not there: 'b'"),
+        ({"": {"a": (0, (-1, 1))}}, {"goals": {"b": 1}}, "a panel that is not there: 'b'"),
+        ({"": {"a": (0, (-1, 1))}}, {"runs": {"": {"b": [1]}}}, "a row that is not there: 'b'"),
+    ],
+)
+def test_differences_that_cannot_be_drawn_are_refused(panels, options, text):
+    with pytest.raises(ValueError, match=text):
+        plots.forest(panels, x="", **options)
+
+
+# Violins
+
+
+def two_organs():
+    rng = np.random.default_rng(0)
+    return {
+        "liver": {"real": rng.normal(1, 1, 200), "fake": rng.normal(-2, 1, 200)},
+        "lung": {"real": torch.zeros(30, 2), "fake": np.linspace(-1, 3, 61)},
+    }
+
+
+def test_violins_stand_left_and_right_of_their_group_with_bars_at_the_medians():
+    figure = plots.violins(two_organs(), y="logit")
+    axis = figure.axes[0]
+    bodies = [b for b in axis.collections if isinstance(b, mpl.collections.PolyCollection)]
+    spans = [b.get_paths()[0].vertices[:, 0] for b in bodies]
+    assert [x.max() <= centre + 1e-9 for x, centre in zip(spans[:2], (1, 2), strict=True)] == [True, True]
+    assert [x.min() >= centre - 1e-9 for x, centre in zip(spans[2:], (1, 2), strict=True)] == [True, True]
+    bars = [b for b in axis.collections if isinstance(b, mpl.collections.LineCollection)]
+    heights = [segment[0, 1] for bar in bars for segment in bar.get_segments()]
+    organs = two_organs()
+    medians = [float(np.median(organs[name][kind])) for kind in ("real", "fake") for name in organs]
+    np.testing.assert_allclose(heights, medians)
+    assert axis.get_ylabel() == "logit"
+
+
+def test_violins_name_groups_counts_and_kinds():
+    figure = plots.violins(two_organs(), y="logit")
+    assert {"liver\n(200)", "lung\n(60)", "real", "fake"} <= set(texts(figure))
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["real", "fake"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({}, "same one or two kinds"),
+        ({"a": {}}, "same one or two kinds"),
+        ({"a": {"x": [1, 2]}, "b": {"y": [1, 2]}}, "same one or two kinds"),
+        ({"a": {"x": [1, 2], "y": [1, 2], "z": [1, 2]}}, "same one or two kinds"),
+        ({"a": {"x": [1]}}, "two finite values"),
+        ({"a": {"x": [1, float("nan")]}}, "two finite values"),
+    ],
+)
+def test_violins_of_what_cannot_be_spread_are_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        plots.violins(groups, y="logit")

@@ -6,8 +6,11 @@ cannot see it. All CT panels of a figure share one window, which the figure name
 
 from alden_lite.plots.ct import before_after, ct_panels, dose_slider, hu_histogram, window_strip
 from alden_lite.plots.features import accuracy, confusion, feature_colours, organ_maps, overlays
-from alden_lite.plots.lines import curves, losses, noise_power, sinograms, split_bar
+from alden_lite.plots.forest import forest
+from alden_lite.plots.lines import curves, losses, noise_power, sinograms, split_bar, tradeoff
+from alden_lite.plots.points import token_plane
 from alden_lite.plots.show import Live, alt
+from alden_lite.plots.violins import violins
 
 __all__ = [
     "Live",
@@ -19,6 +22,7 @@ __all__ = [
     "curves",
     "dose_slider",
     "feature_colours",
+    "forest",
     "hu_histogram",
     "losses",
     "noise_power",
@@ -26,5 +30,8 @@ __all__ = [
     "overlays",
     "sinograms",
     "split_bar",
+    "tradeoff",
+    "token_plane",
+    "violins",
     "window_strip",
 ]

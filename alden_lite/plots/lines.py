@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from alden_lite.hounsfield import denormalise
 from alden_lite.plots.frame import (
     COLOURS,
+    TISSUE_COLOURS,
     WIDTH_IN,
     Line,
     Slice,
@@ -23,7 +24,10 @@ from alden_lite.plots.frame import (
 if TYPE_CHECKING:
     from alden_lite.metrics import NoisePower
 
-__all__ = ["curves", "losses", "noise_power", "sinograms", "split_bar"]
+__all__ = ["curves", "losses", "noise_power", "sinograms", "split_bar", "tradeoff"]
+
+
+SIGNS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")  # of points, told apart without colour
 
 
 @styled()
@@ -124,6 +128,48 @@ def curves(
             _plain_numbers(getattr(axis, f"{letter}axis"))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
+    return figure
+
+
+@styled()
+def tradeoff(
+    panels: Mapping[str, Mapping[str, tuple[float, float]]],
+    *,
+    x: str,
+    path: tuple[str, Mapping[str, Line]] | None = None,
+) -> Figure:
+    """Methods as points in a plane of two prices, in one panel or two: further left and down is better.
+
+    Args:
+        panels: label of the upright axis to the panel's points, each a method's name with `(x, y)`. A name
+            keeps its sign and colour in both panels.
+        x: label of the other axis, with its unit.
+        path: a name, and for each panel a line `(x, y)` that leads from one method to another.
+
+    Raises:
+        ValueError: on 0 or more than 2 panels, 0 or more than 10 names, NaN, or a path without a panel.
+    """
+    names = list(dict.fromkeys(name for points in panels.values() for name in points))
+    if not (1 <= len(panels) <= 2 and 1 <= len(names) <= len(SIGNS)):
+        raise ValueError(f"1 or 2 panels with 1 to {len(SIGNS)} names, got {len(panels)} with {names}")
+    path_name, lines = path or ("", {})
+    if unknown := set(lines) - set(panels):
+        raise ValueError(f"paths for panels that are not there: {sorted(unknown)}")
+    figure, axes = axes_grid(1, len(panels), height_in=4.2)
+    for axis, (label, points) in zip(axes[0], panels.items(), strict=True):
+        if label in lines:
+            axis.plot(*_line(path_name, lines[label], ""), "--", color="0.4", label=path_name)
+        for name, point in points.items():
+            at = _line(name, ([point[0]], [point[1]]), "")
+            number = names.index(name)
+            colour = TISSUE_COLOURS[number % len(TISSUE_COLOURS)]
+            axis.plot(*at, SIGNS[number], color=colour, markersize=8, label=name)
+        axis.set(xlabel=x, ylabel=label)
+        axis.grid(alpha=0.3)
+    shown = {
+        text: line for axis in axes[0] for line, text in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
