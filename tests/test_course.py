@@ -341,6 +341,8 @@ def test_an_interrupted_run_leaves_no_kernel_and_no_half_written_file(tmp_path, 
         [sys.executable, "-m", "alden_lite", "course", "--notebooks", folder, "--out", out],
         stderr=subprocess.PIPE,
         text=True,
+        # Tests in a shell's background ignore Ctrl-C, and what they start would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     at_once = min(2, course.cores())
     wait_for(lambda: sum(bool(file.read_text()) for file in tmp_path.glob("0*")) == at_once)
