@@ -103,7 +103,7 @@ STUDIES: dict[str, dict[str, Variation]] = {
         "crop 168": Variation("larger crops, fewer", {"crop": 168, "batch": 4, "bank": 64}),
     },
 }
-"""Variations by study and name. `search` is how the shipped recipe was found."""
+"""Variations by study and name. `search`: what was tried when the shipped recipe was chosen."""
 
 
 @dataclass(frozen=True)
