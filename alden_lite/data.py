@@ -36,6 +36,7 @@ __all__ = [
     "DoseProtocol",
     "Pairs",
     "Volume",
+    "as_stored",
     "change_kernel",
     "development_slices",
     "draw_crops",
@@ -337,7 +338,7 @@ def _scan(
     seed = int(rng.integers(2**63))
     pair = insert_noise(hu, scanner=scanner, dose=dose, photons=photons, seed=seed)
     sharpness = _log_uniform(rng, protocol.sharpness)
-    low, normal = (_stored(change_kernel(scan, sharpness=sharpness)) for scan in (pair.low, pair.normal))
+    low, normal = (as_stored(change_kernel(scan, sharpness=sharpness)) for scan in (pair.low, pair.normal))
     return low, normal, dose
 
 
@@ -486,7 +487,7 @@ def _log_uniform(rng: np.random.Generator, ends: tuple[float, float]) -> float:
     return float(math.exp(rng.uniform(math.log(low), math.log(high))))
 
 
-def _stored(hu: torch.Tensor) -> np.ndarray:
+def as_stored(hu: torch.Tensor) -> np.ndarray:
     """Whole HU in int16, from -1024 on, as a scanner stores them."""
     return hu.round().clamp(AIR_HU, np.iinfo(np.int16).max).numpy().astype(np.int16)
 

@@ -27,6 +27,7 @@ from alden_lite.data import (
     DoseProtocol,
     Pairs,
     Volume,
+    as_stored,
     development_slices,
     load_nifti,
     load_sample,
@@ -132,17 +133,13 @@ def _phantoms(count: int, dose: float) -> Slices:
                 scans = [
                     simulate_pair(phantom.hu, scanner=scanner, dose=dose, seed=2 * seed + n) for n in (0, 1)
                 ]
-                low.append(_stored(scans[0].low))
-                normal.append(_stored(scans[0].normal))
-                again.append(_stored(scans[1].normal))
+                low.append(as_stored(scans[0].low))
+                normal.append(as_stored(scans[0].normal))
+                again.append(as_stored(scans[1].normal))
                 pixel_mm = phantom.pixel_mm
     indices = np.arange(len(low))
     pairs = Pairs(np.stack(low), np.stack(normal), np.full(len(low), dose), indices)
     return Slices("phantoms", dose, pairs, pixel_mm, np.stack(again))
-
-
-def _stored(hu: torch.Tensor) -> np.ndarray:
-    return hu.round().clamp(-1024, 3071).numpy().astype(np.int16)
 
 
 def _rows(slices: Slices, method: str, judge: PVM) -> Rows:

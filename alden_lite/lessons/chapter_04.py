@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
+from alden_lite.lessons.tensors import returned_tensor
 
 __all__ = ["EXERCISES", "cosine_map", "principal_scores", "token_of_pixel"]
 
@@ -170,10 +171,7 @@ def _up_to_signs(got: Tensor, expected: Tensor, situation: str) -> None:
 
 
 def _tensor(got: Any) -> Tensor:
-    try:
-        return torch.as_tensor(got).double()
-    except (TypeError, ValueError, RuntimeError):
-        raise Mistake(f"your function should return a tensor, it returned {type(got).__name__}") from None
+    return returned_tensor(got).double()
 
 
 # 04.3

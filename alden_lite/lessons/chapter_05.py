@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
+from alden_lite.lessons.tensors import returned_tensor
 
 __all__ = ["EXERCISES", "attend", "roll_out", "share_out"]
 
@@ -55,7 +56,7 @@ _TELLING_WEIGHTS = {
 
 def _a_row_for_every_query(attempt: Attempt) -> None:
     q, k = _queries_and_keys(2, 4, 3)
-    shape = tuple(_tensor(attempt(q, k)).shape)
+    shape = tuple(returned_tensor(attempt(q, k)).shape)
     if shape != (2, 4):
         raise Mistake(
             f"2 queries and 4 keys should give a row for every query, (2, 4); your shape is {shape}"
@@ -64,7 +65,7 @@ def _a_row_for_every_query(attempt: Attempt) -> None:
 
 def _rows_sum_to_1(attempt: Attempt) -> None:
     q, k = _queries_and_keys(3, 5, 4)
-    weights = _tensor(attempt(q, k))
+    weights = returned_tensor(attempt(q, k))
     if (weights < 0).any():
         raise Mistake(f"for random queries and keys one of your weights is {float(weights.min()):.3g}")
     same(weights.sum(1), torch.ones(3), "for 3 random queries and 5 keys, the sum of a row:")
@@ -77,7 +78,7 @@ def _a_query_of_zeros_looks_everywhere_alike(attempt: Attempt) -> None:
 
 def _the_scale_is_the_root_of_d(attempt: Attempt) -> None:
     situation = "for q [[2, 0, 0, 0]] and k [[2, 0, 0, 0], [0, 5, 0, 0]]"
-    got = _tensor(attempt(_ONE_QUERY, _TWO_KEYS))
+    got = returned_tensor(attempt(_ONE_QUERY, _TWO_KEYS))
     first = float(got.flatten()[0])
     for value, question in _TELLING_WEIGHTS.items():
         if math.isclose(first, value, abs_tol=1e-4):
@@ -87,7 +88,7 @@ def _the_scale_is_the_root_of_d(attempt: Attempt) -> None:
 
 def _large_scores_stay_finite(attempt: Attempt) -> None:
     q, k = _ONE_QUERY * 1000, _TWO_KEYS
-    weights = _tensor(attempt(q, k))
+    weights = returned_tensor(attempt(q, k))
     if not torch.isfinite(weights).all():
         raise Mistake(
             "for scores of 2000 and 0 your weights are not finite: exp(2000) is. "
@@ -125,7 +126,7 @@ def _looking_at_oneself_changes_nothing(attempt: Attempt) -> None:
 
 def _one_block_is_half_attention(attempt: Attempt) -> None:
     situation = "for one block in which two tokens look at each other"
-    got = _tensor(attempt([_SWAP]))
+    got = returned_tensor(attempt([_SWAP]))
     if torch.equal(got, _SWAP):
         raise Mistake(f"{situation} you return the attention itself: half of a token passes by it")
     if torch.equal(got, _SWAP + torch.eye(2)):
@@ -135,14 +136,14 @@ def _one_block_is_half_attention(attempt: Attempt) -> None:
 
 def _the_later_block_stands_on_the_left(attempt: Attempt) -> None:
     situation = "for a block that swaps two tokens and then one that looks at the first token"
-    got = _tensor(attempt([_SWAP, _TO_THE_FIRST]))
+    got = returned_tensor(attempt([_SWAP, _TO_THE_FIRST]))
     if torch.allclose(got.double(), roll_out([_TO_THE_FIRST, _SWAP])):
         raise Mistake(f"{situation} yours multiplies A₁ A₂; the later block belongs on the left: A₂ A₁")
     same(got, roll_out([_SWAP, _TO_THE_FIRST]), situation)
 
 
 def _rolled_rows_sum_to_1(attempt: Attempt) -> None:
-    rolled = _tensor(attempt(_blocks(5, 4)))
+    rolled = returned_tensor(attempt(_blocks(5, 4)))
     same(rolled.sum(-1), torch.ones(4), "for five random blocks of 4 tokens, the sum of a row:")
 
 
@@ -197,14 +198,14 @@ def _the_way_counts_not_the_end(attempt: Attempt) -> None:
     x, baseline = _vectors([4.0], [0.0])
     got = attempt(lambda point: point.clamp(max=1).sum(), x, baseline, _STEPS)
     situation = "for f(x) = min(x, 1) from 0 to 4, which rises by 1 and is flat at its end,"
-    if float(_tensor(got).abs().max()) == 0:
+    if float(returned_tensor(got).abs().max()) == 0:
         raise Mistake(f"{situation} expected 1, yours gives 0: take the gradient all along the way")
     _about(got, torch.ones(1), situation, slack=0.05)
 
 
 def _the_sum_is_the_difference(attempt: Attempt) -> None:
     x, baseline = _vectors([2.0, 3.0], [1.0, 0.0])
-    got = _tensor(attempt(lambda point: point.prod() ** 2, x, baseline, _STEPS))
+    got = returned_tensor(attempt(lambda point: point.prod() ** 2, x, baseline, _STEPS))
     if got.shape != x.shape:
         raise Mistake(
             f"x has the shape {tuple(x.shape)}, your answer {tuple(got.shape)}: one share a feature"
@@ -220,7 +221,7 @@ def _the_way_begins_at_the_baseline(attempt: Attempt) -> None:
 
 def _what_is_not_used_gets_nothing(attempt: Attempt) -> None:
     x, baseline = _vectors([2.0, 5.0], [0.0, -1.0])
-    got = _tensor(attempt(lambda point: point[0] ** 3 + 0 * point[1], x, baseline, _STEPS))
+    got = returned_tensor(attempt(lambda point: point[0] ** 3 + 0 * point[1], x, baseline, _STEPS))
     same(got[1], 0.0, "for f(x) = x₁³, the share of x₂:")
 
 
@@ -236,17 +237,10 @@ def _vectors(*values: list[float]) -> tuple[Tensor, ...]:
 
 def _about(got: Any, expected: Tensor, situation: str, *, slack: float = _ROUGHLY) -> None:
     """As `same`, but as near as any rule for an integral comes with 200 steps."""
-    values = _tensor(got).double()
+    values = returned_tensor(got).double()
     if values.shape == expected.shape and torch.allclose(values, expected.double(), rtol=slack, atol=1e-6):
         return
     same(values, expected, situation)
-
-
-def _tensor(value: Any) -> Tensor:
-    try:
-        return torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Mistake(f"your function should return a tensor, it returned {type(value).__name__}") from None
 
 
 EXERCISES = {

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
+from alden_lite.lessons.tensors import returned_tensor
 
 __all__ = ["EXERCISES", "adversarial_losses", "ask", "pixels_seen"]
 
@@ -191,7 +192,7 @@ def _pair(value: Any) -> tuple[Tensor, Tensor]:
 
 
 def _as_many_answers_as_questions(attempt: Attempt) -> None:
-    shape = tuple(_tensor(attempt(*_tokens(2, 5))).shape)
+    shape = tuple(returned_tensor(attempt(*_tokens(2, 5))).shape)
     if shape != (2, 6):
         raise Mistake(f"2 tokens ask 5, whose values have 6 numbers: expected (2, 6), your shape is {shape}")
 
@@ -218,7 +219,7 @@ def _the_order_of_the_asked_does_not_matter(attempt: Attempt) -> None:
     asking, asked, *weights = _tokens(2, 5)
     same(
         attempt(asking, asked.flip(0), *weights),
-        _tensor(attempt(asking, asked, *weights)),
+        returned_tensor(attempt(asking, asked, *weights)),
         "for the asked tokens in reverse order the answers should be the same:",
     )
 
@@ -227,7 +228,7 @@ def _the_order_of_the_asking_does(attempt: Attempt) -> None:
     asking, asked, *weights = _tokens(3, 5)
     same(
         attempt(asking.flip(0), asked, *weights),
-        _tensor(attempt(asking, asked, *weights)).flip(0),
+        returned_tensor(attempt(asking, asked, *weights)).flip(0),
         "for the asking tokens in reverse order the answers should be reversed, too:",
     )
 
@@ -235,7 +236,7 @@ def _the_order_of_the_asking_does(attempt: Attempt) -> None:
 def _the_scale_is_the_root_of_the_queries_length(attempt: Attempt) -> None:
     one = torch.eye(4, dtype=torch.float64)
     asking, asked = 4 * one[:1], one[:2]  # scores of 4 and 0 at d = 4
-    got = float(_tensor(attempt(asking, asked, one, one, one)).flatten()[0])
+    got = float(returned_tensor(attempt(asking, asked, one, one, one)).flatten()[0])
     situation = "for scores of 4 and 0 before scaling, and queries of 4 numbers, the first weight"
     for value, question in {
         0.98201: "are scores divided by the root of d?",
@@ -265,15 +266,8 @@ def _tokens(n: int, m: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tens
     return asking, asked, w_q, w_k, w_v
 
 
-def _tensor(value: Any) -> Tensor:
-    try:
-        return torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Mistake(f"your function should return a tensor, it returned {type(value).__name__}") from None
-
-
 def _number(value: Any) -> float:
-    got = _tensor(value)
+    got = returned_tensor(value)
     if got.numel() != 1:
         raise Mistake(f"one number of pixels is wanted, your answer has the shape {tuple(got.shape)}")
     return float(got)

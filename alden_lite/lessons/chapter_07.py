@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
+from alden_lite.lessons.tensors import returned_tensor
 
 __all__ = ["EXERCISES", "far_from", "info_nce", "pulls"]
 
@@ -41,7 +42,7 @@ def pulls(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
 
 
 def _the_mask_is_the_grid(attempt: Attempt) -> None:
-    shape = tuple(_tensor(attempt(1, 2, 4, 6, 2)).shape)
+    shape = tuple(returned_tensor(attempt(1, 2, 4, 6, 2)).shape)
     if shape != (4, 6):
         raise Mistake(f"a grid of 4 rows and 6 columns should give a mask (4, 6); yours is {shape}")
 
@@ -99,7 +100,7 @@ def _equals_the_reference_mask(attempt: Attempt) -> None:
 
 
 def _mask(value: Any) -> Tensor:
-    mask = _tensor(value)
+    mask = returned_tensor(value)
     if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
         raise Mistake("the mask should be True where a place is far and False elsewhere, not a distance")
     return mask.bool()
@@ -109,7 +110,7 @@ def _mask(value: Any) -> Tensor:
 
 
 def _a_loss_for_every_place(attempt: Attempt) -> None:
-    shape = tuple(_tensor(attempt(*_similarities(3, 5), 0.5)).shape)
+    shape = tuple(returned_tensor(attempt(*_similarities(3, 5), 0.5)).shape)
     if shape != (3,):
         raise Mistake(f"3 places with 5 negatives each should give 3 losses, (3,); your shape is {shape}")
 
@@ -117,7 +118,7 @@ def _a_loss_for_every_place(attempt: Attempt) -> None:
 def _when_all_are_alike_it_is_a_guess(attempt: Attempt) -> None:
     situation = "for a positive and three negatives, all of similarity 0.5,"
     got = float(
-        _tensor(attempt(_column(0.5), torch.full((1, 3), 0.5, dtype=torch.float64), 1.0)).flatten()[0]
+        returned_tensor(attempt(_column(0.5), torch.full((1, 3), 0.5, dtype=torch.float64), 1.0)).flatten()[0]
     )
     for value, question in _TELLING_LOSSES.items():
         if math.isclose(got, value, abs_tol=1e-6):
@@ -137,7 +138,7 @@ _TELLING_LOSSES = {
 
 def _the_temperature_divides(attempt: Attempt) -> None:
     situation = "for similarities 0.8 and 0.3 at a temperature of 0.5"
-    got = _tensor(attempt(_column(0.8), _column(0.3)[:, None], 0.5))
+    got = returned_tensor(attempt(_column(0.8), _column(0.3)[:, None], 0.5))
     expected = math.log1p(math.exp(-1.0))
     if torch.allclose(got.double(), torch.tensor(math.log1p(math.exp(-0.25)), dtype=torch.float64)):
         raise Mistake(f"{situation} you multiply by the temperature; divide by it")
@@ -147,7 +148,9 @@ def _the_temperature_divides(attempt: Attempt) -> None:
 
 
 def _a_sure_choice_costs_nothing(attempt: Attempt) -> None:
-    got = float(_tensor(attempt(_column(1.0), torch.tensor([[-1.0, -1.0]]).double(), 0.05)).flatten()[0])
+    got = float(
+        returned_tensor(attempt(_column(1.0), torch.tensor([[-1.0, -1.0]]).double(), 0.05)).flatten()[0]
+    )
     if not 0 <= got < 1e-6:
         raise Mistake(
             f"a positive of 1 against negatives of -1 should cost nearly nothing, never less than nothing; "
@@ -157,7 +160,7 @@ def _a_sure_choice_costs_nothing(attempt: Attempt) -> None:
 
 def _small_temperatures_stay_finite(attempt: Attempt) -> None:
     situation = "for similarities 0.9 and 0.8 at a temperature of 0.001"
-    got = _tensor(attempt(_column(0.8), _column(0.9)[:, None], 0.001))
+    got = returned_tensor(attempt(_column(0.8), _column(0.9)[:, None], 0.001))
     if not torch.isfinite(got).all():
         raise Mistake(
             f"{situation} your loss is {float(got.flatten()[0])}: exp(900) is infinite. Take logsumexp, or "
@@ -190,7 +193,7 @@ def _equals_the_reference_loss(attempt: Attempt) -> None:
 
 
 def _a_pull_for_every_similarity(attempt: Attempt) -> None:
-    shape = tuple(_tensor(attempt(*_similarities(3, 5), 0.5)).shape)
+    shape = tuple(returned_tensor(attempt(*_similarities(3, 5), 0.5)).shape)
     if shape != (3, 6):
         raise Mistake(
             f"3 places with a positive and 5 negatives each should give (3, 6); your shape is {shape}"
@@ -198,7 +201,7 @@ def _a_pull_for_every_similarity(attempt: Attempt) -> None:
 
 
 def _the_positive_comes_first(attempt: Attempt) -> None:
-    got = _tensor(attempt(*_similarities(4, 3), 0.5))
+    got = returned_tensor(attempt(*_similarities(4, 3), 0.5))
     if bool((got[:, 0] > 0).all()) and bool((got[:, 1:] < 0).all()):
         raise Mistake(
             "your signs are turned round: a higher positive lowers the loss, so its derivative is below 0"
@@ -218,13 +221,13 @@ def _a_guess_among_four(attempt: Attempt) -> None:
 
 
 def _pulls_of_a_place_sum_to_0(attempt: Attempt) -> None:
-    got = _tensor(attempt(*_similarities(4, 3), 0.5))
+    got = returned_tensor(attempt(*_similarities(4, 3), 0.5))
     same(got.sum(1), torch.zeros(4), "for random similarities, the sum over a place's pulls:")
 
 
 def _the_temperature_divides_twice(attempt: Attempt) -> None:
     situation = "for similarities 0.8 and 0.3 at a temperature of 0.5"
-    got = _tensor(attempt(_column(0.8), _column(0.3)[:, None], 0.5)).double()
+    got = returned_tensor(attempt(_column(0.8), _column(0.3)[:, None], 0.5)).double()
     share = 1 / (1 + math.exp(1.0))  # of the negative, in the softmax
     for value, question in {
         share: "you have the softmax right; the similarities stand there divided by the temperature, so "
@@ -239,7 +242,7 @@ def _the_temperature_divides_twice(attempt: Attempt) -> None:
 
 
 def _pulls_stay_finite(attempt: Attempt) -> None:
-    got = _tensor(attempt(_column(0.8), _column(0.9)[:, None], 0.001))
+    got = returned_tensor(attempt(_column(0.8), _column(0.9)[:, None], 0.001))
     if not torch.isfinite(got).all():
         raise Mistake(
             "for similarities 0.8 and 0.9 at a temperature of 0.001 your pulls are not finite: exp(900) is "
@@ -267,13 +270,6 @@ def _similarities(places: int, negatives: int, *, seed: int = 0) -> tuple[Tensor
 
 def _column(value: float) -> Tensor:
     return torch.tensor([value], dtype=torch.float64)
-
-
-def _tensor(value: Any) -> Tensor:
-    try:
-        return torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Mistake(f"your function should return a tensor, it returned {type(value).__name__}") from None
 
 
 EXERCISES = {
