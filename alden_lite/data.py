@@ -248,10 +248,7 @@ def _from_dicom(path: Path) -> Any:
     import nibabel
 
     series = read_series(path)
-    affine = np.diag([*series.spacing_mm[::-1], 1.0])
-    affine[:3, 3] = series.origin_mm[::-1]
-    affine[:2] *= -1  # DICOM counts to the left and back, NIfTI to the right and front
-    image: Any = nibabel.Nifti1Image(series.hu.T, affine)
+    image: Any = nibabel.Nifti1Image(series.hu.T, series.affine)
     image.header.set_xyzt_units("mm")
     return image
 

@@ -35,7 +35,7 @@ TECHNICAL = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
     *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "LossyImageCompression"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth", "BurnedInAnnotation"),
 )
 """Keywords that `header` shows: how a slice was taken and stored, nothing about whom it shows."""
 
@@ -58,6 +58,9 @@ _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 }
 _DICOMDIR = "1.2.840.10008.1.3.10"
+PADDING_HU = -1500.0
+"""Below this is padding outside the field of view (-2000, -2048, -3024); noisy air stays well above."""
+
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
 """A file so named says that it is DICOM; many DICOM files have no suffix at all."""
 
@@ -98,13 +101,17 @@ class Series:
     patient's right to left, however the patient lay. `spacing_mm` and `origin_mm` (the centre of voxel
     [0, 0, 0] in DICOM's patient coordinates) are (z, y, x). What the header doesn't say, or not for all
     slices alike, is None; `exposure_mas` is the mean of the slices, since scanners change it along the
-    patient; `window` is the first one that the middle slice names.
+    patient; `window` is the first one that the middle slice names. `padding` (Z, Y, X) is bool, true where
+    nothing was measured (PixelPaddingValue, or below -1500 HU); `headers` has, for each slice, what `header`
+    shows of it, as stored: before any turning.
     """
 
     hu: np.ndarray = field(repr=False)
+    padding: np.ndarray = field(repr=False)
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
     modality: str
+    headers: tuple[dict[str, Any], ...] = field(repr=False)
     manufacturer: str | None = None
     kernel: str | None = None
     kvp: float | None = None
@@ -116,6 +123,14 @@ class Series:
     def n_slices(self) -> int:
         """Number of slices, Z."""
         return len(self.hu)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) as NIfTI has it: from voxel (x, y, z, 1) to mm to the right, to the front and up."""
+        affine = np.diag([*self.spacing_mm[::-1], 1.0])
+        affine[:3, 3] = self.origin_mm[::-1]
+        affine[:2] *= -1  # DICOM counts to the left and back
+        return affine
 
 
 def read_series(path: str | Path, *, series: str | None = None) -> Series:
@@ -142,7 +157,7 @@ def read_series(path: str | Path, *, series: str | None = None) -> Series:
     stack = _chosen(path, _scan(path), series)
     try:
         geometry = _geometry(stack.slices)
-        hu = _volume(geometry)
+        hu, padding = _volume(geometry)
     except DicomError as error:
         raise DicomError(f"{path} cannot be read: {error}", error.file) from error.__cause__
     ordered = [copies[0] for copies in geometry.places]
@@ -150,9 +165,11 @@ def read_series(path: str | Path, *, series: str | None = None) -> Series:
     known = [mas for mas in exposures if mas is not None]
     return Series(
         hu=hu,
+        padding=padding,
         spacing_mm=geometry.spacing_mm,
         origin_mm=geometry.origin_mm,
         modality="CT",
+        headers=tuple(_shown(one) for one in ordered),
         manufacturer=_text(_shared(ordered, "Manufacturer")),
         kernel=_text(_shared(ordered, "ConvolutionKernel")),
         kvp=_number(_shared(ordered, "KVP")),
@@ -198,8 +215,7 @@ def header(path: str | Path) -> dict[str, Any]:
         raise DicomError(f"{path} is a folder: a header is that of one file")
     found = _scan(path)
     (first, *_) = (one for stack in found.stacks for one in stack.slices)
-    shown = {name: _plain(first.tags[name].value) for name in TECHNICAL if first.tags.get(name) is not None}
-    return {"TransferSyntaxUID": first.syntax.name, **shown}
+    return _shown(first)
 
 
 def hu_from_stored(stored: np.ndarray, *, slope: float, intercept: float) -> np.ndarray:
@@ -657,12 +673,13 @@ def _step_mm(where: np.ndarray, tags: Any) -> float:
 # Pixels
 
 
-def _volume(geometry: _Geometry) -> np.ndarray:
-    """All pixels in HU, (Z, Y, X) int16, turned."""
+def _volume(geometry: _Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """All pixels in HU, (Z, Y, X) int16, turned, and bool where they are padding."""
     first = geometry.places[0][0].tags
     rows, columns = int(first.Rows), int(first.Columns)
     depth = len(geometry.places)
     hu = np.empty((depth, columns, rows) if geometry.transposed else (depth, rows, columns), dtype=np.int16)
+    padding = np.empty(hu.shape, dtype=bool)
     by_file: defaultdict[Path, list[tuple[int, _Slice]]] = defaultdict(list)
     for z, copies in enumerate(geometry.places):
         for one in copies:
@@ -675,13 +692,13 @@ def _volume(geometry: _Geometry) -> np.ndarray:
                 stored = next(pictures)
             except Exception as error:  # each of pydicom's decoders has its own
                 raise DicomError(_undecoded(one, error), file) from None
-            picture = geometry.turn(_slice_hu(stored, one.tags))
+            picture, unmeasured = map(geometry.turn, _slice_hu(stored, one.tags))
             if filled[z] and not np.array_equal(hu[z], picture):
                 raise DicomError(
                     "two copies of one slice, equal in name, differ in their pixels: keep the right one", file
                 )
-            hu[z], filled[z] = picture, True
-    return hu
+            hu[z], padding[z], filled[z] = picture, unmeasured, True
+    return hu, padding
 
 
 def _stored(file: Path, frames: list[int]) -> Iterator[np.ndarray]:
@@ -709,18 +726,18 @@ def _undecoded(one: _Slice, error: Exception) -> str:
     )
 
 
-def _slice_hu(stored: np.ndarray, tags: Any) -> np.ndarray:
-    """Stored values as HU, padding as air."""
+def _slice_hu(stored: np.ndarray, tags: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Stored values as HU, padding as air; and where padding is."""
     hu = hu_from_stored(stored, slope=float(tags.RescaleSlope), intercept=float(tags.RescaleIntercept))
-    outside = hu < AIR_HU
+    padding = hu < PADDING_HU
     first = tags.get("PixelPaddingValue")
     if first is not None:
         # Writers get the sign of these two wrong (63536 for -2000): as 16 bits they are the same.
         last = tags.get("PixelPaddingRangeLimit")
         ends = np.array([first, first if last in (None, "") else last], dtype=np.int64).astype(stored.dtype)
-        outside |= (stored >= ends.min()) & (stored <= ends.max())
-    hu[outside] = AIR_HU
-    return hu
+        padding |= (stored >= ends.min()) & (stored <= ends.max())
+    hu[padding | (hu < AIR_HU)] = AIR_HU
+    return hu, padding
 
 
 # Values of tags
@@ -779,6 +796,12 @@ def _window(tags: Any) -> Window | None:
     level, width = ((_listed(tags.get(name)) or [None])[0] for name in ("WindowCenter", "WindowWidth"))
     level, width = _number(level), _number(width)
     return Window(level, width) if level is not None and width is not None and width > 0 else None
+
+
+def _shown(one: _Slice) -> dict[str, Any]:
+    """What `header` says of a slice."""
+    shown = {name: _plain(one.tags[name].value) for name in TECHNICAL if one.tags.get(name) is not None}
+    return {"TransferSyntaxUID": one.syntax.name, **shown}
 
 
 def _plain(value: Any) -> Any:

@@ -174,7 +174,7 @@ class AnatomyAwareDiscriminator(nn.Module):
         seen = ((image - self.level) / self.scale).clamp(-self.limit, self.limit)
         if self.grain is None:
             return seen
-        mean = F.avg_pool2d(seen, SURROUNDINGS, 1, SURROUNDINGS // 2, count_include_pad=False)
+        mean = _surroundings_mean(seen)
         grain = ((seen - mean) * (self.scale / self.grain)).clamp(-self.limit, self.limit)
         return torch.cat([seen, grain], 1)
 
@@ -196,6 +196,13 @@ class AnatomyAwareDiscriminator(nn.Module):
             raise ValueError("this is the plain discriminator (semantic_channels=None): no semantics")
         if len(semantics) != SITES:
             raise ValueError(f"semantics needs {SITES} maps (shallow, middle, deep), got {len(semantics)}")
+
+
+def _surroundings_mean(seen: Tensor) -> Tensor:
+    """Return the mean of the square around each pixel: rows first, then columns, as that is faster."""
+    half = SURROUNDINGS // 2
+    rows = F.avg_pool2d(seen, (1, SURROUNDINGS), 1, (0, half), count_include_pad=False)
+    return F.avg_pool2d(rows, (SURROUNDINGS, 1), 1, (half, 0), count_include_pad=False)
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, *, kind: AdversarialLoss = "bce") -> Tensor:

@@ -291,6 +291,26 @@ def test_pixels_of_the_padding_value_are_air_whatever_their_hu(tmp_path: Path) -
     assert read_series(save(one, tmp_path / "range")).hu.tolist() == [[[-1024, -1024, 11]]]
 
 
+def test_padding_is_marked_where_it_lies_and_clipped_air_is_not(tmp_path: Path) -> None:
+    stored = np.array([[-2000, -1501, -1500], [-1025, 7, 0]], dtype=np.int16)
+    one = ct(stored, ImageOrientationPatient=[-1, 0, 0, 0, 1, 0])  # columns run from left to right
+    one.add_new("PixelPaddingValue", "SS", 7)
+    read = read_series(save(one, tmp_path / "a"))
+    assert read.hu.tolist() == [[[-1024, -1024, -1024], [0, -1024, -1024]]]
+    assert read.padding.tolist() == [[[False, True, True], [False, True, False]]]
+
+
+def test_headers_are_those_of_the_slices_from_caudal_to_cranial(tmp_path: Path) -> None:
+    files = write_series(tmp_path)
+    assert read_series(tmp_path).headers == tuple(header(file) for file in files)
+
+
+def test_the_affine_leads_from_voxels_to_the_patient(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    # Column 4, row 3, slice 2: 2 mm to the left, 1.5 mm to the back, 5 mm up; NIfTI counts right and front.
+    assert read_series(tmp_path).affine @ [4, 3, 2, 1] == pytest.approx([10 - 2, 20 - 1.5, 100 + 5, 1])
+
+
 @pytest.mark.parametrize(("kind", "vr", "padding"), [("int16", "US", 63536), ("uint16", "SS", -2000)])
 def test_a_padding_value_of_the_wrong_sign_is_understood(
     tmp_path: Path, kind: str, vr: str, padding: int
