@@ -14,11 +14,12 @@ PY := .venv/bin/python
 INSTALLED := .venv/.installed
 # The shipped generators learn from the sample patient's training slabs and two more patients; the chest is held out.
 LEARN := "$(VOLUMES)/abdomen_CRLM-CT-1006_ge.nii.gz" "$(VOLUMES)/abdopelvis_TCGA-09-2043_toshiba.nii.gz"
+UNSEEN := "$(VOLUMES)/chest_C3N-00249_siemens.nii.gz"
 HAVE_PATIENTS = for file in $(LEARN); do test -f "$$file" || { echo "there is no $$file. Fetch the patients:" \
 	"$(PY) data_scripts/development_patients.py --out '$(VOLUMES)'" >&2; exit 1; }; done
 TRAIN := $(PY) -m alden_lite train --protocol wide --volumes $(LEARN)
 
-# Both begin where the base run ended and go equally far; the weights of ALDEN's losses are the recipe's defaults.
+# All begin where the base run ended and go equally far; the weights of ALDEN's losses are the recipe's defaults.
 FURTHER := warm_start=runs/weights/base.safetensors steps=1000 learning_rate=2e-4 warmup=20 reuse=4 \
 	average=0.995 precision=bf16-mixed
 
@@ -29,7 +30,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help course lab test assets weights ablations bench
+.PHONY: help course lab test assets weights ablations peers bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -60,14 +61,26 @@ weights: .assets-ok ## train the shipped generators again; VOLUMES=folder of the
 		--set $(FURTHER) adversarial_weight=0 contrastive_weight=0 keep=0
 	$(TRAIN) --out runs/weights/alden --export runs/weights/alden.safetensors \
 		--set $(FURTHER) warm_keep=0.15
-	cp runs/weights/l1.safetensors runs/weights/alden.safetensors alden_lite/weights/
+	$(TRAIN) --out runs/weights/gan --half --export runs/weights/gan.safetensors \
+		--set $(FURTHER) warm_keep=0.15 contrastive_weight=0 anatomy=false
+	$(TRAIN) --out runs/weights/aad --half --export runs/weights/aad.safetensors \
+		--set $(FURTHER) warm_keep=0.15 contrastive_weight=0
+	$(TRAIN) --out runs/weights/scl --half --export runs/weights/scl.safetensors \
+		--set $(FURTHER) warm_keep=0.15 adversarial_weight=0
+	$(PY) -m alden_lite.segmenter --out runs/weights/segmenter.safetensors
+	for name in l1 alden gan aad scl segmenter; do cp "runs/weights/$$name.safetensors" alden_lite/weights/; done
 
 ablations: .assets-ok ## train and compare the variations of chapter 10, or go on with them; VOLUMES as for weights
 	@$(HAVE_PATIENTS)
 	$(PY) benchmarks/ablations.py --volumes $(LEARN)
 
-bench: .assets-ok ## the tables of benchmarks/, but for the ablations, which take hours
-	@set -e; for script in $(filter-out benchmarks/ablations.py,$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
+peers: .assets-ok ## choose the rivals' settings, train and compare them, or go on; VOLUMES as for weights
+	@$(HAVE_PATIENTS)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/peers.py --search --volumes $(LEARN)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/peers.py --volumes $(LEARN) --unseen $(UNSEEN)
+
+bench: .assets-ok ## the tables of benchmarks/, but for the ablations and peers, which take an hour and more
+	@set -e; for script in $(filter-out benchmarks/ablations.py benchmarks/peers.py,$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
 
 .assets-ok: alden_lite/assets.py alden_lite/_convert.py $(INSTALLED)
 	$(PY) -m alden_lite assets

@@ -80,12 +80,19 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(state)
 
 
-def write_weights(path: str | Path, network: nn.Module, card: Mapping[str, Any]) -> Path:
-    """Write a network as one safetensors file with its card (JSON) in the file's metadata."""
+def write_weights(
+    path: str | Path, network: nn.Module, card: Mapping[str, Any], *, half: bool = False
+) -> Path:
+    """Write a network as one safetensors file with its card (JSON) in the file's metadata.
+
+    `half` rounds the weights to float16, for a file half as large; `load_weights` reads both.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    if half:
+        state = {key: t.half() if t.is_floating_point() else t for key, t in state.items()}
     save_file(state, part, metadata={"card": json.dumps(card)})
     os.replace(part, path)
     return path

@@ -515,9 +515,9 @@ class Training:
         training._forget_log_after(training.done)
         return training
 
-    def export(self, path: str | Path, **card: Any) -> Path:
+    def export(self, path: str | Path, *, half: bool = False, **card: Any) -> Path:
         """Write the averaged generator alone, for `load_generator`; `card` is what else to know."""
-        return write_weights(path, self.averaged, {"steps": self.done, **self._about(), **card})
+        return write_weights(path, self.averaged, {"steps": self.done, **self._about(), **card}, half=half)
 
     def _about(self) -> dict[str, Any]:
         """Where these weights come from."""
@@ -612,6 +612,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of the recipe")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--export", type=Path, help="write the generator here (.safetensors)")
+    parser.add_argument("--half", action="store_true", help="export float16: half the size, 0.04 HU (rms) off")
     parser.add_argument("--report-every", type=int, default=200, help="steps between checkpoints")
     options = parser.parse_args(argv)
     recipe = _recipe_with(options.set)
@@ -646,7 +647,7 @@ def main(argv: list[str] | None = None) -> int:
             "protocol": options.protocol,
             "volumes": ["LIDC-IDRI-0001 training slabs", *(p.name for p in options.volumes)],
         }
-        print(f"wrote {training.export(options.export, data=data)}")
+        print(f"wrote {training.export(options.export, half=options.half, data=data)}")
     return 0
 
 
