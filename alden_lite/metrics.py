@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,19 @@ from alden_lite.hounsfield import WINDOWS, Window
 
 __all__ = [
     "Judge",
+    "LabelError",
     "LabelNoise",
     "NoisePower",
     "RadialNoisePower",
+    "bias_hu",
     "cnr",
     "edge_mtf",
+    "errors_by_label",
+    "gmsd",
     "image_metrics",
+    "load_lpips",
+    "lpips_distance",
+    "mae_hu",
     "mtf50_per_mm",
     "noise_by_label",
     "noise_power_spectrum",
@@ -41,6 +49,7 @@ __all__ = [
     "rmse_hu",
     "ssim",
     "texture_hu",
+    "vif",
     "water_equivalent_diameter_mm",
 ]
 
@@ -48,6 +57,8 @@ EVALUATION = WINDOWS["evaluation"]
 Pixels = np.ndarray | torch.Tensor
 Judge = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 """HU (B, 1, H, W) to feature maps (B, C, h, w): frozen, such as `pvm.load_pvm("efficientnet_lite0")`."""
+PictureDistance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Two pictures (1, 3, Y, X) in [0, 1] to one number, such as `load_lpips()`."""
 
 
 def rmse_hu(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALUATION) -> float:
@@ -65,6 +76,31 @@ def rmse_hu(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EV
     """
     a, b = _clipped(image, reference, window)
     return float((a - b).square().mean().sqrt())
+
+
+def mae_hu(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALUATION) -> float:
+    """Mean absolute error in HU after clipping both to the window: large errors count less than in `rmse_hu`.
+
+    Arguments and errors as for `rmse_hu`.
+
+    >>> mae_hu(torch.tensor([0.0, 0.0]), torch.tensor([2.0, -4.0]))
+    3.0
+    """
+    a, b = _clipped(image, reference, window)
+    return float((a - b).abs().mean())
+
+
+def bias_hu(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALUATION) -> float:
+    """Mean error in HU, image less reference, after clipping both to the window; noise averages out.
+
+    Near the window's ends clipping makes a bias of its own: noise around -160 HU is cut on one side. For
+    HU as they are see `errors_by_label`. Arguments and errors as for `rmse_hu`.
+
+    >>> bias_hu(torch.tensor([0.0, 0.0]), torch.tensor([2.0, -4.0]))
+    1.0
+    """
+    a, b = _clipped(image, reference, window)
+    return float((a - b).mean())
 
 
 def psnr_db(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALUATION) -> float:
@@ -96,6 +132,107 @@ def ssim(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALU
             use_sample_covariance=False,
         )
     )
+
+
+@torch.no_grad()
+def gmsd(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALUATION) -> float:
+    """Gradient magnitude similarity deviation of two slices (Y, X), at least 0; 0 is best.
+
+    Compares how steep edges are, place by place, and tells how much that varies over the slice: equal noise
+    everywhere is forgiven, a few blurred edges are not. An offset in HU hardly shows. piq's, on the window
+    scaled to [0, 1], over means of 2 x 2 pixels.
+
+    Raises:
+        ValueError: on different shapes, NaN, or anything but one slice of at least 4 x 4.
+
+    Source: Xue et al., IEEE TIP 23:684 (2014), with its constant for [0, 255], 170.
+    """
+    import piq
+
+    a, b = _pictures(image, reference, window, smallest=4)
+    return float(piq.gmsd(a, b, data_range=1.0))
+
+
+@torch.no_grad()
+def vif(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALUATION) -> float:
+    """Visual information fidelity of two slices (Y, X): the share of the reference's information left.
+
+    At least 0, 1 for equal slices, and above 1 where the image has more contrast; an offset does not
+    show. Noise of the reference counts as information. piq's form in the pixel domain, over four scales,
+    on the window scaled to [0, 255].
+
+    Raises:
+        ValueError: on different shapes, NaN, anything but one slice of at least 41 x 41, or a reference that
+            is constant in the window: it holds no information.
+
+    Source: Sheikh & Bovik, IEEE TIP 15:430 (2006).
+    """
+    import piq
+
+    a, b = _pictures(image, reference, window, smallest=41)
+    if b.min() == b.max():
+        raise ValueError("the reference is constant in the window: it holds no information to be left over")
+    return float(piq.vif_p(a, b, data_range=1.0))
+
+
+LPIPS_WEIGHTS = {
+    "vgg16-397923af.pth": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "lpips_weights.pt": "https://github.com/photosynthesis-team/photosynthesis.metrics/releases/download/v0.4.0/"
+    "lpips_weights.pt",
+}
+_RELU_OF_VGG16 = ("3", "8", "15", "22", "29")  # the last of each resolution, as LPIPS takes them
+
+
+def load_lpips(folder: str | Path | None = None) -> PictureDistance:
+    """LPIPS on VGG-16, for `lpips_distance`. Its weights (528 MB) do not come with this package.
+
+    Args:
+        folder: where the two files of `LPIPS_WEIGHTS` lie; torch's own cache of downloads when None.
+
+    Raises:
+        FileNotFoundError: if a file is missing, with what to fetch. Never random weights.
+
+    Source: Zhang et al., CVPR 2018, with the linear weights that piq publishes.
+    """
+    import piq
+    from torchvision.models import vgg
+
+    home = Path(torch.hub.get_dir()) / "checkpoints" if folder is None else Path(folder)
+    if missing := [name for name in LPIPS_WEIGHTS if not (home / name).is_file()]:
+        wanted = "\n".join(f"  {LPIPS_WEIGHTS[name]}" for name in missing)
+        raise FileNotFoundError(
+            f"LPIPS needs weights that are not in {home}. Fetch, and put there:\n{wanted}\n"
+            "Without them use perceptual_distance with a judge."
+        )
+    stored, linear = (
+        torch.load(home / name, map_location="cpu", weights_only=True) for name in LPIPS_WEIGHTS
+    )
+    backbone = vgg.make_layers(vgg.cfgs["D"])
+    backbone.load_state_dict(
+        {key.removeprefix("features."): w for key, w in stored.items() if key.startswith("features.")}
+    )
+    return piq.ContentLoss(backbone.eval(), layers=_RELU_OF_VGG16, weights=linear, normalize_features=True)
+
+
+@torch.no_grad()
+def lpips_distance(
+    image: torch.Tensor, reference: torch.Tensor, *, network: PictureDistance, window: Window = EVALUATION
+) -> float:
+    """Learned perceptual distance (LPIPS) of two slices (Y, X), at least 0; 0 for equal slices.
+
+    Learned from what people say of photographs, not of CT; the paper's table has it. The same grey three
+    times over stands for colour, and the window's ends for black and white.
+
+    Args:
+        image, reference: (Y, X) in HU, at least 32 x 32.
+        network: from `load_lpips`, or anything that compares two pictures (1, 3, Y, X) in [0, 1].
+        window: its ends become 0 and 1.
+
+    Raises:
+        ValueError: on different shapes, NaN, or anything but one slice of at least 32 x 32.
+    """
+    a, b = (picture.expand(-1, 3, -1, -1) for picture in _pictures(image, reference, window, smallest=32))
+    return float(network(a, b))
 
 
 @torch.no_grad()
@@ -459,6 +596,53 @@ def noise_by_label(noise: Pixels, labels: Pixels, names: Mapping[int, str]) -> d
     return rows
 
 
+class LabelError(NamedTuple):
+    """Error of one organ in HU: root mean square, mean absolute, and mean (image less reference)."""
+
+    rmse_hu: float
+    mae_hu: float
+    bias_hu: float
+
+
+def errors_by_label(
+    image: Pixels, reference: Pixels, labels: Pixels, names: Mapping[int, str]
+) -> dict[str, LabelError]:
+    """Error of each organ, in HU as they are: not clipped to a window, for lung and bone lie outside it.
+
+    A slice's error is mostly that of its noisiest organ, and biases of two organs may cancel.
+
+    Args:
+        image, reference: any shape, in HU.
+        labels: label ids of the same shape; 0 is no organ, and left out.
+        names: name by id, such as `dict(enumerate(organs.GROUPS, start=1))`. Ids without a name are left out,
+            organs without a pixel too.
+
+    Returns:
+        LabelError by name, in the order of `names`.
+
+    Raises:
+        ValueError: on different shapes, NaN, or when no named organ is there.
+
+    >>> errors_by_label([3.0, -3.0, 9.0], [0.0, 0.0, 0.0], [5, 5, 0], {5: "liver"})
+    {'liver': LabelError(rmse_hu=3.0, mae_hu=3.0, bias_hu=0.0)}
+    """
+    values, truth, ids = _finite(image), _finite(reference), np.asarray(labels)
+    if not values.shape == truth.shape == ids.shape:
+        raise ValueError(
+            f"shapes differ: image {values.shape}, reference {truth.shape} and labels {ids.shape}"
+        )
+    error = values - truth
+    found = {name: error[ids == label] for label, name in names.items() if label != 0}
+    rows = {
+        name: LabelError(math.sqrt((e**2).mean()), float(np.abs(e).mean()), float(e.mean()))
+        for name, e in found.items()
+        if e.size
+    }
+    if not rows:
+        raise ValueError(f"none of the {len(found)} named organs is here")
+    return rows
+
+
 def _trend(regions: np.ndarray, kind: str) -> np.ndarray:
     """What detrending takes off, (K, n, n) or (K, 1, 1)."""
     if kind == "mean":
@@ -500,6 +684,17 @@ def _clipped(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     a, b = _checked(image, reference)
     return a.clamp(window.low, window.high), b.clamp(window.low, window.high)
+
+
+def _pictures(
+    image: torch.Tensor, reference: torch.Tensor, window: Window, *, smallest: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both slices as pictures (1, 1, Y, X), the window's ends at 0 and 1."""
+    a, b = _clipped(image, reference, window)
+    if a.ndim != 2 or min(a.shape) < smallest:
+        raise ValueError(f"needs one slice (Y, X) of at least {smallest} x {smallest}, got {tuple(a.shape)}")
+    x, y = (((t - window.low) / window.width).clamp(0, 1)[None, None] for t in (a, b))
+    return x, y
 
 
 def _checked(image: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,22 +11,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 from tqdm.auto import tqdm
 
+from alden_lite.comparison import interval
 from alden_lite.data import Pairs, own_noise_hu, smooth_tissue
 from alden_lite.denoising import denoise
 from alden_lite.metrics import (
     Judge,
+    bias_hu,
+    gmsd,
     image_metrics,
+    mae_hu,
     noise_power_spectrum,
     radial_nps,
     regions_of_interest,
     texture_hu,
+    vif,
 )
 
-__all__ = ["FIGURES", "appraise", "interval", "mean_of", "slice_quality"]
+__all__ = ["FIGURES", "MORE_FIGURES", "appraise", "interval", "mean_of", "slice_quality"]
 
 FIGURES = {
     "psnr_db": "PSNR in dB, in [-160, 240] HU",
@@ -39,6 +43,14 @@ FIGURES = {
 }
 """Figures of a row, and what they mean. Of the last three 1 is best: below 1 is too smooth, or too coarse."""
 
+MORE_FIGURES = {
+    "mae_hu": "mean absolute error in HU, in [-160, 240] HU",
+    "bias_hu": "mean error in HU, in [-160, 240] HU; 0 is best",
+    "gmsd": "gradient magnitude similarity deviation in [-160, 240] HU; smaller is better",
+    "vif": "visual information fidelity in [-160, 240] HU; 1 keeps all that the reference shows",
+}
+"""What `slice_quality(more=True)` adds. VIF alone takes longer than all `FIGURES` but the judge."""
+
 REGION = 16  # pixels: soft tissue without edges comes in small pieces
 FEWEST = 500  # pixels of smooth soft tissue; with fewer a slice has no say in noise
 
@@ -50,6 +62,7 @@ def slice_quality(
     pixel_mm: float,
     judge: Judge | None = None,
     training_pvm: str | None = None,
+    more: bool = False,
 ) -> dict[str, float]:
     """All `FIGURES` of one slice.
 
@@ -59,14 +72,18 @@ def slice_quality(
         judge: network of the perceptual distance, which must not have trained the generator; without one
             `judge` is NaN.
         training_pvm: name of the network the generator was trained with.
+        more: `MORE_FIGURES` too.
 
     Returns:
         Figures by name. Those of noise are NaN where the reference has too little smooth soft tissue.
 
     Raises:
-        ValueError: as `metrics.image_metrics`.
+        ValueError: as `metrics.image_metrics`, and with `more` as `metrics.vif`.
     """
     row = {"judge": math.nan} | image_metrics(image, reference, judge=judge, training_pvm=training_pvm)
+    if more:
+        row |= {"mae_hu": mae_hu(image, reference), "bias_hu": bias_hu(image, reference)}
+        row |= {"gmsd": gmsd(image, reference), "vif": vif(image, reference)}
     tissue = smooth_tissue(reference)
     row |= dict.fromkeys(("texture", "grain", "noise_frequency"), math.nan)
     if tissue.sum() < FEWEST:
@@ -94,6 +111,7 @@ def appraise(
     pixel_mm: float,
     judge: Judge | None = None,
     training_pvm: str | None = None,
+    more: bool = False,
     progress: bool = False,
 ) -> list[dict[str, float]]:
     """A row of `FIGURES` for every pair: the low-dose slice, denoised, against the normal-dose slice.
@@ -101,7 +119,7 @@ def appraise(
     Args:
         generator: a network, or the name of a shipped one; None leaves the low-dose slices as they are.
         pairs, pixel_mm: slices in HU, and the side of their pixels.
-        judge, training_pvm: as for `slice_quality`.
+        judge, training_pvm, more: as for `slice_quality`.
         progress: show a progress bar.
     """
     low, normal = (torch.from_numpy(hu.astype(np.float32)) for hu in (pairs.low, pairs.normal))
@@ -110,7 +128,7 @@ def appraise(
         zip(images, normal, strict=True), total=len(low), desc="slices", disable=not progress, leave=False
     )
     return [
-        slice_quality(image, reference, pixel_mm=pixel_mm, judge=judge, training_pvm=training_pvm)
+        slice_quality(image, reference, pixel_mm=pixel_mm, judge=judge, training_pvm=training_pvm, more=more)
         for image, reference in both
     ]
 
@@ -119,21 +137,3 @@ def mean_of(rows: Sequence[Mapping[str, float]], figure: str) -> float:
     """Mean over rows that have the figure; NaN if none has."""
     values = np.array([row[figure] for row in rows], dtype=float)
     return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
-
-
-def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval (BCa) of the mean of values such as one difference a slice.
-
-    Slices of one patient resemble each other, so this is narrower than what other patients would show.
-
-    Raises:
-        ValueError: with fewer than 3 values that are numbers.
-    """
-    known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
-    if len(known) < 3:
-        raise ValueError(f"an interval needs 3 values or more, got {len(known)}")
-    if np.ptp(known) == 0:
-        return float(known[0]), float(known[0])
-    found = stats.bootstrap((known,), np.mean, n_resamples=2000, rng=np.random.default_rng(seed))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)

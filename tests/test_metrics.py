@@ -2,18 +2,30 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import piq
 import pytest
 import torch
+from scipy import ndimage
 from scipy.special import ndtr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import nn
+from torchvision.models import vgg
 
 from alden_lite.hounsfield import MU_WATER_PER_MM, WINDOWS
 from alden_lite.metrics import (
+    LPIPS_WEIGHTS,
+    bias_hu,
     cnr,
     edge_mtf,
+    errors_by_label,
+    gmsd,
     image_metrics,
+    load_lpips,
+    lpips_distance,
+    mae_hu,
     mtf50_per_mm,
     noise_by_label,
     noise_power_spectrum,
@@ -23,6 +35,7 @@ from alden_lite.metrics import (
     regions_of_interest,
     rmse_hu,
     ssim,
+    vif,
     water_equivalent_diameter_mm,
 )
 from alden_lite.pvm import load_pvm
@@ -61,6 +74,180 @@ def test_the_same_error_reads_twenty_decibels_better_over_the_full_range() -> No
 def test_errors_outside_the_window_do_not_count() -> None:
     assert rmse_hu(torch.full((4, 4), 3000.0), torch.full((4, 4), 1000.0)) == 0.0
     assert psnr_db(torch.ones(4, 4), torch.ones(4, 4)) == math.inf
+
+
+def test_absolute_error_and_bias_are_taken_in_the_window() -> None:
+    image, reference = torch.tensor([10.0, -20.0, 3000.0, -900.0]), torch.tensor([0.0, 0.0, 200.0, -1000.0])
+    assert mae_hu(image, reference) == (10 + 20 + 40 + 0) / 4  # 3000 counts as 240, air as -160
+    assert bias_hu(image, reference) == (10 - 20 + 40 + 0) / 4
+    assert bias_hu(reference, image) == -7.5
+    assert mae_hu(image, reference, window=WINDOWS["full"]) > 100
+    assert bias_hu(image[1:2], reference[1:2]) == -20
+
+
+def gmsd_by_hand(image: np.ndarray, reference: np.ndarray) -> float:
+    """Xue et al. 2014 in float64, on [0, 1]: means of 2 x 2, Prewitt over 3 with zeros around."""
+    steepness = []
+    for picture in (image, reference):
+        small = picture.reshape(picture.shape[0] // 2, 2, -1, 2).mean((1, 3))
+        steps = [ndimage.prewitt(small, axis, mode="constant") / 3 for axis in (0, 1)]
+        steepness.append(np.hypot(*steps))
+    a, b = steepness
+    constant = 170 / 255**2
+    return float(((2 * a * b + constant) / (a**2 + b**2 + constant)).std())
+
+
+def vif_by_hand(image: np.ndarray, reference: np.ndarray) -> float:
+    """Sheikh & Bovik 2006 in the pixel domain, float64, on [0, 255], visual noise of variance 2."""
+    kept = there = 0.0
+    for scale in range(4):
+        n = 2 ** (4 - scale) + 1
+        along = np.exp(-((np.arange(n) - n // 2) ** 2) / (2 * (n / 5) ** 2))
+        along /= along.sum()
+
+        def mean(x: np.ndarray, along: np.ndarray = along) -> np.ndarray:
+            smooth = ndimage.convolve1d(ndimage.convolve1d(x, along, 0), along, 1)
+            margin = len(along) // 2
+            return smooth[margin:-margin, margin:-margin]
+
+        if scale:
+            image, reference = mean(image)[::2, ::2], mean(reference)[::2, ::2]
+        a, b = mean(image), mean(reference)
+        var_a, var_b = (np.maximum(mean(x * x) - m * m, 0) for x, m in ((image, a), (reference, b)))
+        gain = (mean(image * reference) - a * b) / (var_b + 1e-8)
+        rest = np.where(gain < 0, var_a, var_a - gain * (mean(image * reference) - a * b))
+        gain = np.maximum(gain, 0)
+        kept += np.log10(1 + gain**2 * var_b / (np.maximum(rest, 1e-8) + 2)).sum()
+        there += np.log10(1 + var_b / 2).sum()
+    return float(kept / there)
+
+
+def test_gmsd_and_vif_are_those_of_their_papers_in_the_window(
+    slices: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    low, normal = ((t.clamp(-160, 240).double().numpy() + 160) / 400 for t in slices)
+    assert gmsd(*slices) == pytest.approx(gmsd_by_hand(low, normal), rel=1e-4)
+    assert vif(*slices) == pytest.approx(vif_by_hand(255 * low, 255 * normal), rel=1e-4)
+    lung = WINDOWS["lung"]
+    low, normal = ((t.clamp(lung.low, lung.high).double().numpy() - lung.low) / lung.width for t in slices)
+    assert gmsd(*slices, window=lung) == pytest.approx(gmsd_by_hand(low, normal), rel=1e-4)
+    assert vif(*slices, window=lung) == pytest.approx(vif_by_hand(255 * low, 255 * normal), rel=1e-4)
+
+
+def test_gmsd_and_vif_of_a_slice_against_itself_are_perfect(
+    slices: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    low, normal = slices
+    assert gmsd(normal, normal) == pytest.approx(0, abs=1e-6)
+    assert vif(normal, normal) == pytest.approx(1, abs=1e-5)
+    inside = normal.clamp(-100, 200)
+    assert gmsd(inside + 5, inside) == pytest.approx(0, abs=1e-3)  # an offset does not show
+    assert vif(inside + 5, inside) == pytest.approx(1, abs=1e-3)
+    assert vif(1.2 * inside, inside, window=WINDOWS["full"]) > 1
+    blurred = torch.from_numpy(ndimage.gaussian_filter(normal.numpy(), 1))
+    assert vif(blurred, normal) < vif(low, normal) < 1
+    assert gmsd(blurred, normal) > gmsd(0.9 * normal, normal)
+
+
+def test_figures_of_pictures_refuse_what_they_cannot_look_at(
+    slices: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    low, normal = slices
+    for figure, smallest in ((gmsd, 4), (vif, 41)):
+        with pytest.raises(ValueError, match=f"at least {smallest} x {smallest}"):
+            figure(low[: smallest - 1], normal[: smallest - 1])
+        with pytest.raises(ValueError, match="one slice"):
+            figure(low[None], normal[None])
+        with pytest.raises(ValueError, match="shapes differ"):
+            figure(low[1:], normal)
+        with pytest.raises(ValueError, match="NaN"):
+            figure(low * math.nan, normal)
+        assert math.isfinite(figure(low[:smallest, :smallest], normal[:smallest, :smallest]))
+    with pytest.raises(ValueError, match="constant in the window"):
+        vif(low, torch.full((64, 64), -1000.0) - normal.abs())
+    assert vif(torch.zeros(64, 64), normal) == pytest.approx(0, abs=1e-6)
+
+
+def test_lpips_without_its_weights_says_what_to_fetch(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"not in {tmp_path}") as raised:
+        load_lpips(tmp_path)
+    assert all(address in str(raised.value) for address in LPIPS_WEIGHTS.values())
+    (tmp_path / "lpips_weights.pt").touch()
+    with pytest.raises(FileNotFoundError, match="vgg16-397923af.pth") as raised:
+        load_lpips(tmp_path)
+    assert LPIPS_WEIGHTS["lpips_weights.pt"] not in str(raised.value)
+
+
+def test_lpips_is_the_weighted_distance_of_normalised_features(
+    slices: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 6, 3, stride=2), nn.Sigmoid())
+    weights = [torch.rand(1, 4, 1, 1), torch.rand(1, 6, 1, 1)]
+    network = piq.ContentLoss(backbone, layers=("1", "3"), weights=weights, normalize_features=True)
+
+    expected = 0.0
+    low, normal = ((t.clamp(-160, 240) + 160) / 400 for t in slices)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    a, b = ((grey[..., None] - mean).div(deviation).permute(2, 0, 1)[None] for grey in (low, normal))
+    for layers, weight in ((backbone[:2], weights[0]), (backbone[2:], weights[1])):
+        a, b = layers(a), layers(b)
+        distance = (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)).square()
+        expected += float((weight * distance).sum(1).mean())
+    assert lpips_distance(*slices, network=network) == pytest.approx(expected, rel=1e-3)
+    assert lpips_distance(slices[0], slices[0], network=network) == 0
+    with pytest.raises(ValueError, match="32 x 32"):
+        lpips_distance(low[:31], normal[:31], network=network)
+
+
+def test_lpips_takes_its_weights_from_files_and_its_features_from_vgg16(
+    tmp_path: Path, slices: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    torch.manual_seed(0)
+    features = vgg.make_layers(vgg.cfgs["D"])
+    stored = {f"features.{key}": value for key, value in features.state_dict().items()}
+    torch.save(stored | {"classifier.0.weight": torch.zeros(1)}, tmp_path / "vgg16-397923af.pth")
+    taps = [features[: last + 1] for last in (3, 8, 15, 22, 29)]  # relu1_2, 2_2, 3_3, 4_3, 5_3
+    assert all(isinstance(tap[-1], nn.ReLU) for tap in taps)
+    mean, deviation = (
+        torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    linear, expected = [], 0.0
+    with torch.no_grad():
+        for tap in taps:
+            a, b = (
+                tap((((t.clamp(-160, 240) + 160) / 400).expand(1, 3, 64, 64) - mean) / deviation)
+                for t in slices
+            )
+            distance = (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)).square()
+            linear.append(torch.rand(1, a.shape[1], 1, 1) / distance.sum(1).mean())  # all taps count
+            expected += float((linear[-1] * distance).sum(1).mean())
+    torch.save(linear, tmp_path / "lpips_weights.pt")
+    network = load_lpips(tmp_path)
+    assert lpips_distance(*slices, network=network) == pytest.approx(expected, rel=1e-3)
+    assert not any(parameter.requires_grad for parameter in network.parameters())  # type: ignore[attr-defined]
+
+
+def test_errors_by_organ_are_those_of_its_own_pixels_unclipped() -> None:
+    reference = np.array([[0.0, 0.0, -900.0], [1200.0, 5.0, 7.0]])
+    image = reference + np.array([[3.0, -1.0, 100.0], [-300.0, 1e6, 1e6]])
+    labels = np.array([[2, 2, 1], [9, 0, 4]])
+    found = errors_by_label(
+        image, torch.from_numpy(reference), labels, {9: "bone", 1: "lung", 2: "liver", 3: "no"}
+    )
+    assert list(found) == ["bone", "lung", "liver"]
+    assert found["bone"] == (300, 300, -300)
+    assert found["lung"] == (100, 100, 100)
+    assert found["liver"] == (math.sqrt(5), 2, 1)
+    assert found["liver"].rmse_hu == math.sqrt(5) and found["liver"].bias_hu == 1
+    with pytest.raises(ValueError, match="none of the 1 named organs"):
+        errors_by_label(image, reference, labels, {3: "spleen"})
+    with pytest.raises(ValueError, match="none of the 0"):
+        errors_by_label(image, reference, labels, {0: "no organ"})
+    with pytest.raises(ValueError, match="shapes differ"):
+        errors_by_label(image, reference, labels[:1], {2: "liver"})
+    with pytest.raises(ValueError, match="NaN"):
+        errors_by_label(image * math.nan, reference, labels, {2: "liver"})
 
 
 def test_the_judge_sees_blur_that_rmse_forgives(slices: tuple[torch.Tensor, torch.Tensor]) -> None:
