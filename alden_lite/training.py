@@ -612,7 +612,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="fields of the recipe")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--export", type=Path, help="write the generator here (.safetensors)")
-    parser.add_argument("--half", action="store_true", help="export float16: half the size, 0.04 HU (rms) off")
+    parser.add_argument("--half", action="store_true", help="export float16: half the size, 0.04 HU rms off")
     parser.add_argument("--report-every", type=int, default=200, help="steps between checkpoints")
     options = parser.parse_args(argv)
     recipe = _recipe_with(options.set)

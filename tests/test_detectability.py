@@ -1,6 +1,13 @@
 """Is a lesion still there? An observer against closed forms, and lesions put where they are wanted."""
 
+import argparse
+import importlib.util
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -301,3 +308,143 @@ def test_scans_that_cannot_be_made_are_refused(scanner: Scanner) -> None:
             scan_pairs(hu, hu + 1, scanner=scanner, dose=0.5, repeats=repeats, seed=0, side=side)
     with pytest.raises(ValueError, match="dose"):
         scan_pairs(hu, hu + 1, scanner=scanner, dose=0, repeats=1, seed=0, side=32)
+
+
+# The stored study: benchmarks/detectability.py
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    """The script, loaded but not run."""
+    file = Path(__file__).parents[1] / "benchmarks" / "detectability.py"
+    spec = importlib.util.spec_from_file_location("detectability_benchmark", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_doses_of_one_scan_are_nested_and_as_noisy_as_the_scanners_own(
+    study: ModuleType, scanner: Scanner
+) -> None:
+    hu = render(PATIENT, "abdomen", matrix=96, field_mm=96 * 4.2).hu
+    scanner = replace(scanner, photons=2e7, electronic_noise=0.0)  # which no two doses share
+    box = (slice(24, 72), slice(16, 64))
+    clean, scans = study._scan(hu, box, scanner, [0.1, 0.25], 12, [3, 0])
+    pairs = [simulate_pair(hu, scanner=scanner, dose=0.25, seed=seed) for seed in range(12)]
+    assert pairs[0].clean is not None and torch.equal(clean, pairs[0].clean[box])
+    noise = {dose: (of_dose - of_dose.mean(0)).double() for dose, of_dose in scans.items()}
+    for dose, theirs in ((0.25, [p.low[box] for p in pairs]), (1.0, [p.normal[box] for p in pairs])):
+        assert float(noise[dose].std()) == pytest.approx(
+            float(torch.stack(theirs).sub(torch.stack(theirs).mean(0)).std()), rel=0.05
+        )
+    for low, high in ((0.1, 0.25), (0.1, 1.0), (0.25, 1.0)):
+        together = torch.corrcoef(torch.stack([noise[low].ravel(), noise[high].ravel()]))[0, 1]
+        assert float(together) == pytest.approx(math.sqrt(low / high), abs=0.06)
+    assert float(scans[0.1].mean() - clean.mean()) == pytest.approx(0, abs=3)
+    again, other = (study._scan(hu, box, scanner, [0.25], 1, seed)[1][1.0] for seed in ([3, 0], [3, 1]))
+    assert torch.equal(again, study._scan(hu, box, scanner, [0.25], 1, [3, 0])[1][1.0])
+    assert not torch.equal(again, other)
+
+
+def test_the_study_cuts_out_the_square_that_scan_pairs_does(study: ModuleType, scanner: Scanner) -> None:
+    rows, columns = study._box((-20.0, 60.0), scanner, 32)
+    at = [round((47.5 + mm / 4.2 - 16) / 8) * 8 for mm in (-20, 60)]
+    assert [(rows.start, rows.stop), (columns.start, columns.stop)] == [(one, one + 32) for one in at]
+    assert study._box((500.0, -500.0), scanner, 32) == (slice(64, 96), slice(0, 32))
+
+
+def test_figures_of_a_lesion_are_those_of_this_room(study: ModuleType) -> None:
+    noise, signal = torch.from_numpy(white(12, 128, sigma=7.0)).float(), torch.from_numpy(blob(128, peak=20))
+    noise[:, :30] *= 50  # far from the lesion: not in its noise
+    noise += 30 * torch.from_numpy(white(1, 128, seed=1, sigma=1.0))  # anatomy, which is no noise
+    found = study._lesion_figures(noise[:6] + 0.5 * signal, noise[6:], signal)
+    own = npw(noise[:6] + 0.5 * signal, noise[6:], signal)
+    assert (found["d_prime"], found["auc"]) == (own.d_prime, own.auc)
+    assert found["noise_hu"] == pytest.approx(7, rel=0.03)
+    assert found["contrast"] == contrast_recovered(noise[:6] + 0.5 * signal, noise[6:], signal)[0]
+    assert math.isnan(study._mtf50(noise[:6], noise[6:], blob(128, width=30.0), 4.0))  # no edge there
+
+
+def figures(patient: int, method: str, d_prime: float, contrast: float = 1.0) -> dict[str, Any]:
+    what = {"patient": patient, "object": "lesion", "diameter_mm": 8.0, "dose": 0.1, "method": method}
+    return what | {"d_prime": d_prime, "auc": 0.9, "contrast": contrast, "noise_hu": 3.0}
+
+
+def test_stored_rows_come_back_with_nan_as_null(study: ModuleType, tmp_path: Path) -> None:
+    file, made = tmp_path / "new" / "study.json", {"repeats": 5}
+    assert study._stored(file, made) == []
+    study._store(file, made, [figures(0, "NaN", 1.234567891), figures(1, "l1", math.nan, -math.inf)])
+    stored = json.loads(file.read_text())
+    assert [row["d_prime"] for row in stored["rows"]] == [1.23457, None]
+    assert stored["rows"][0]["method"] == "NaN" and stored["made"] == made
+    first, second = study._stored(file, made)
+    assert first == figures(0, "NaN", 1.23457)
+    assert math.isnan(second["d_prime"]) and math.isnan(second["contrast"]) and second["patient"] == 1
+    assert [path.name for path in file.parent.iterdir()] == ["study.json"]
+    with pytest.raises(SystemExit, match="made otherwise"):
+        study._stored(file, {"repeats": 6})
+
+
+def test_tables_count_patients(study: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [figures(n, "LDCT", 2.0) for n in range(7)]
+    rows += [figures(n, "l1", 2.0 + n, 0.5) for n in range(7)]
+    rows += [figures(n, "alden", math.nan if n == 6 else 3.0, 0.6) for n in range(7)]
+    rod = {"patient": 0, "object": "rod", "contrast_hu": 40, "dose": 1.0, "method": "scanner"}
+    rows.append(rod | {"mtf50_per_mm": 0.3})
+    means = study._means(rows)
+    assert means["lesion 8 mm.0.1.l1.d_prime"] == 5.0 and means["lesion 8 mm.0.1.alden.d_prime"] == 3.0
+    assert means["rod 40 HU.1.scanner.mtf50_per_mm"] == 0.3
+    compared = {title: (ours, theirs) for title, ours, theirs in study._differences(rows)}
+    assert list(compared) == [
+        "lesion 8 mm | 0.1 | d_prime | l1 - LDCT",
+        "lesion 8 mm | 0.1 | d_prime | alden - LDCT",
+        "lesion 8 mm | 0.1 | contrast | alden - l1",
+    ]
+    assert compared["lesion 8 mm | 0.1 | d_prime | alden - LDCT"] == (
+        {str(n): 3.0 for n in range(6)},
+        {str(n): 2.0 for n in range(6)},
+    )
+    study._print_means(rows)
+    study._print_differences(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert "| lesion 8 mm | 0.1 | LDCT | 2.00 [2.00, 2.00] | 0.900 [0.900, 0.900] |" in "\n".join(lines)
+    assert "| rod 40 HU | 1 | scanner | - | - | - | - | 0.300 |" in lines
+    # d': six differences of one sign, p = 2 / 2^6; contrast: seven. Holm: the smallest times 3, the next 2.
+    assert "| d_prime | alden - LDCT | +1.000 [+1.000, +1.000] | +1.00 | 0.0625 |" in "\n".join(lines)
+    assert "| contrast | alden - l1 | +0.100 [+0.100, +0.100] | +1.00 | 0.0469 |" in "\n".join(lines)
+
+
+def test_a_study_goes_on_where_it_was_broken_off(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = Scanner.preset("abdomen", matrix=256, pixel_mm=1.5)
+    monkeypatch.setattr(study, "Scanner", argparse.Namespace(preset=lambda *_, **__: small))
+    done, one_patient = [], study._patient
+
+    def counted(seed: int, *rest: Any) -> list[dict[str, Any]]:
+        done.append(seed)
+        return one_patient(seed, *rest)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(study, "_patient", counted)
+    settings = ["--repeats", "5", "--diameters", "20", "--doses", "0.25", "--generators", "l1", "blend"]
+    for patients in ("1", "2"):
+        monkeypatch.setattr("sys.argv", ["", "--patients", patients, "--out", str(tmp_path), *settings])
+        study.main()
+    assert done == [0, 1]
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    stored = json.loads((tmp_path / "detectability.json").read_text())
+    rows = {(r["object"], r["dose"], r["method"]): r for r in stored["rows"] if r["patient"] == 1}
+    lesions = {name: rows["lesion", 0.25, name] for name in ("LDCT", "l1", "blend")}
+    assert lesions["l1"]["noise_hu"] < lesions["blend"]["noise_hu"] < lesions["LDCT"]["noise_hu"]
+    assert rows["lesion", 1.0, "normal dose"]["d_prime"] > lesions["LDCT"]["d_prime"] > 0
+    assert rows["lesion", 1.0, "normal dose"]["contrast"] == pytest.approx(1, abs=0.2)
+    assert rows["rod", 1.0, "scanner"]["mtf50_per_mm"] is None  # of 13 pixels: too small to measure
+    both = [
+        r["d_prime"] for r in stored["rows"] if (r["dose"], r["method"]) == (0.25, "l1") and "d_prime" in r
+    ]
+    assert last["lesion 20 mm.0.25.l1.d_prime"] == pytest.approx(sum(both) / 2, abs=1e-4)
+    assert list(stored["made"]["generators_sha256"]) == ["l1"]
+    monkeypatch.setattr("sys.argv", ["", "--out", str(tmp_path), *settings, "--repeats", "6"])
+    with pytest.raises(SystemExit, match="--fresh"):
+        study.main()
