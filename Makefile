@@ -30,7 +30,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help course lab test assets weights ablations peers bench
+.PHONY: help course lab test assets weights ablations peers lesions bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -79,8 +79,11 @@ peers: .assets-ok ## choose the rivals' settings, train and compare them, or go 
 	OMP_NUM_THREADS=1 $(PY) benchmarks/peers.py --search --volumes $(LEARN)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/peers.py --volumes $(LEARN) --unseen $(UNSEEN)
 
-bench: .assets-ok ## the tables of benchmarks/, but for the ablations and peers, which take an hour and more
-	@set -e; for script in $(filter-out benchmarks/ablations.py benchmarks/peers.py,$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
+lesions: .assets-ok ## scan phantoms, denoise and look for lesions for chapter 09, or go on with it
+	OMP_NUM_THREADS=1 $(PY) benchmarks/detectability.py
+
+bench: .assets-ok ## the tables of benchmarks/, but for those that have a word of their own above
+	@set -e; for script in $(filter-out $(addprefix benchmarks/,ablations.py peers.py detectability.py),$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
 
 .assets-ok: alden_lite/assets.py alden_lite/_convert.py $(INSTALLED)
 	$(PY) -m alden_lite assets

@@ -122,7 +122,10 @@ def test_a_study_that_was_never_run_says_how_to_run_it() -> None:
         read_study("nowhere")
 
 
-@pytest.mark.parametrize("file", sorted((Path(ablations.__file__).parent / "studies").glob("*.json")))
+@pytest.mark.parametrize(
+    "file",
+    [f for f in sorted((Path(ablations.__file__).parent / "studies").glob("*.json")) if f.stem in STUDIES],
+)
 def test_what_is_stored_belongs_to_the_study_and_is_complete(file: Path) -> None:
     made, stored = read_study(file.stem)
     assert {"command", "recipe", "warm_start_sha256", "trained_on", "versions"} <= set(made)

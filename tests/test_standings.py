@@ -1,0 +1,186 @@
+"""Who came where: seeds averaged, then slices, then patients; what holds is said from the numbers."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alden_lite.results_page import results_page
+from alden_lite.standings import Standings, claims, headline, patients_interval, read_standings
+
+MADE = {
+    "command": "python benchmarks/peers.py",
+    "machine": "x86_64, 2 cores",
+    "threads": 1,
+    "minutes": 3.0,
+    "dose": 0.25,
+    "versions": {"torch": "2.5"},
+}
+FIGURES = ("psnr_db", "ssim", "rmse_hu", "judge", "texture", "texture_error")
+PHANTOMS = [f"phantom {n}" for n in range(12)]
+
+
+def rows(**values: list[float | None]) -> dict[str, list[float | None]]:
+    """A row of numbers for every figure; those not given are 1."""
+    length = len(next(iter(values.values())))
+    return {figure: values.get(figure, [1.0] * length) for figure in (*FIGURES, *values)}
+
+
+def run(method: str, seed: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "method": method,
+        "seed": seed,
+        "steps": 0,
+        "seconds": 0.0,
+        "parameters": 0,
+        "ms": None,
+        "settings": {},
+        "sets": {},
+        "dice": {},
+    } | more
+
+
+def stored(tmp_path: Path, *runs: dict[str, Any]) -> Standings:
+    file = tmp_path / "peers.json"
+    file.write_text(json.dumps({"made": MADE, "search": [], "runs": list(runs)}))
+    return read_standings(file)
+
+
+def field(shift: float) -> list[float]:
+    """Twelve patients, better by `shift`, but not all by the same."""
+    return [0.3 + 0.01 * n - shift * (1 + 0.1 * n) for n in range(12)]
+
+
+def tournament(tmp_path: Path, *, alden: float = 0.1, floor: float = 0.25) -> Standings:
+    """ALDEN's judge's distance is smaller than L1's by about `alden` on phantoms; test slabs as below."""
+    test = {"l1": (33.0, 0.20, 0.6), "alden": (32.6, 0.15, 0.9), "ldct": (27.0, 0.30, 1.6)}
+    runs = [run("ndct", sets={"phantoms": {"patients": PHANTOMS, "rows": rows(judge=[floor - 0.2] * 12)}})]
+    for method, (psnr, judge, texture) in test.items():
+        look = rows(psnr_db=[psnr] * 2, judge=[judge] * 2, texture=[texture] * 2)
+        distances = field({"l1": 0.0, "alden": alden, "ldct": -0.2}[method])
+        truth = [2.0 + 0.1 * n for n in range(12)]  # the same for all: no difference
+        sets = {
+            "sample-test": {"patients": ["anna"] * 2, "rows": look},
+            "phantoms": {"patients": PHANTOMS, "rows": rows(judge=distances, truth_rmse_hu=truth)},
+        }
+        runs.append(run(method, sets=sets, dice={"0.1": {"anna": 0.8, "bo": None}}))
+    return stored(tmp_path, *runs)
+
+
+def test_seeds_are_averaged_then_slices_of_a_patient(tmp_path: Path) -> None:
+    patients = ["anna", "anna", "bo"]
+    standings = stored(
+        tmp_path,
+        *(
+            run("gan", seed, sets={"unseen": {"patients": patients, "rows": rows(psnr_db=values)}})
+            for seed, values in enumerate([[30.0, 34.0, 40.0], [32.0, 36.0, 42.0]])
+        ),
+    )
+    assert standings.by_patient("gan", "unseen", "psnr_db") == {"anna": 33.0, "bo": 41.0}
+    assert standings.mean("gan", "unseen", "psnr_db") == 37.0, "patients count alike"
+    assert len(standings.of("gan")) == 2
+
+
+def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
+    look = {"patients": ["anna", "anna", "bo"], "rows": rows(texture=[0.5, None, None])}
+    standings = stored(tmp_path, run("gan", sets={"unseen": look}, dice={"0.1": {"anna": 0.75, "bo": None}}))
+    assert standings.by_patient("gan", "unseen", "texture") == {"anna": 0.5}
+    assert standings.dice("gan", "0.1") == {"anna": 0.75}
+    assert standings.dice("gan", "0.25") == {}
+    with pytest.raises(ValueError, match="gan was not looked at on 'phantoms'"):
+        standings.by_patient("gan", "phantoms", "texture")
+    with pytest.raises(ValueError, match="'alden' was not run"):
+        standings.of("alden")
+
+
+def test_methods_come_in_the_order_of_the_table(tmp_path: Path) -> None:
+    standings = stored(tmp_path, *(run(name) for name in ("alden", "ndct", "ldct", "redcnn")))
+    assert standings.methods == ["ldct", "redcnn", "alden", "ndct"]
+
+
+def test_too_few_patients_prove_nothing(tmp_path: Path) -> None:
+    standings = tournament(tmp_path)
+    with pytest.raises(ValueError, match="patients cannot show anything"):
+        standings.against("alden", "l1", "sample-test", "judge")
+    assert standings.against("alden", "l1", "phantoms", "judge").n == 12
+    assert patients_interval({"anna": 1.0, "bo": 2.0}) is None
+
+
+def test_the_headline_is_computed_from_test_slabs_and_phantoms(tmp_path: Path) -> None:
+    found = headline(tournament(tmp_path))
+    assert found["judge_drop_vs_l1"] == pytest.approx(0.25)
+    assert found["psnr_minus_l1"] == pytest.approx(-0.4)
+    assert found["texture_ratio_to_ndct"] == pytest.approx(0.9)
+    # Means over phantoms: 0.355 for L1, 0.355 - 0.1 * 1.55 for ALDEN, 0.05 for the floor.
+    assert found["excess_share_vs_l1"] == pytest.approx((0.2 - 0.05) / (0.355 - 0.05), abs=1e-4)
+    assert (found["n_methods"], found["n_patients"]) == (2, 13), "low dose and floor are no methods"
+    assert (found["l1.psnr"], found["l1.judge"], found["l1.dice_high"]) == (33.0, 0.2, 0.8)
+    assert "ndct.psnr" not in found
+
+
+def test_a_claim_holds_with_the_right_sign_and_enough_patients(tmp_path: Path) -> None:
+    found = {one.text: one for one in claims(tournament(tmp_path))}
+    judge = found["ALDEN looks more like normal dose (judge's distance) than l1"]
+    assert judge.holds and "over 12 patients" in judge.evidence and "effect +1.00" in judge.evidence
+    truth = found["ALDEN is nearer to the noise-free truth (RMSE) than l1"]
+    assert not truth.holds and "p = 1" in truth.evidence
+    worse = {one.text: one for one in claims(tournament(tmp_path, alden=-0.1))}
+    judge = worse["ALDEN looks more like normal dose (judge's distance) than l1"]
+    assert not judge.holds and "effect -1.00" in judge.evidence
+
+
+def test_p_is_adjusted_for_all_claims_together(tmp_path: Path) -> None:
+    standings = tournament(tmp_path)
+    (judge,) = (one for one in claims(standings) if "judge" in one.text and one.text.endswith("l1"))
+    alone = standings.against("alden", "l1", "phantoms", "judge").p
+    assert alone == pytest.approx(2 / 2**12)
+    assert f"p = {8 * alone:.2g}" in judge.evidence, "two rivals and four figures"
+
+
+def test_without_phantoms_nothing_is_claimed(tmp_path: Path) -> None:
+    look = {"patients": ["anna"], "rows": rows(psnr_db=[30.0])}
+    standings = stored(tmp_path, *(run(name, sets={"sample-test": look}) for name in ("ldct", "l1", "alden")))
+    assert claims(standings) == []
+    assert "excess_share_vs_l1" not in headline(standings)
+    assert "Too few phantom patients" in results_page(standings)
+
+
+def test_the_page_says_what_holds_and_what_does_not(tmp_path: Path) -> None:
+    page = results_page(tournament(tmp_path))
+    holds, rest = page.split("### Holds")[1].split("### Does not hold")
+    assert "ALDEN looks more like normal dose (judge's distance) than l1" in holds
+    assert "ALDEN is nearer to the noise-free truth (RMSE) than l1" in rest
+    assert "25% below that of L1" in page and "0.40 dB below" in page
+    assert "leaves 49% of L1's excess" in page
+    assert "| `l1` | 33.00 |" in page, "one patient: no interval"
+    assert "nan" not in page.lower()
+    better = results_page(tournament(tmp_path, floor=0.5))
+    assert "not above the floor" in better
+
+
+def test_an_interval_over_patients_is_in_brackets(tmp_path: Path) -> None:
+    page = results_page(tournament(tmp_path))
+    cell = next(line for line in page.split("## Quality: phantoms")[1].splitlines() if "`l1`" in line)
+    assert "0.355 [0.3" in cell
+
+
+def test_prices_stand_beside_what_they_buy(tmp_path: Path) -> None:
+    look = {"sample-test": {"patients": ["anna"], "rows": rows(psnr_db=[31.5])}}
+    runs = [
+        run("redcnn", seed, steps=90 + seed, seconds=179.6, parameters=1_850_000, ms=1312.4, sets=look)
+        for seed in (0, 1)
+    ]
+    page = results_page(stored(tmp_path, *runs))
+    assert "| `redcnn` | 1312 | 1.85 M | 90, 91 | 180, 180 | 31.50 |" in page
+
+
+def test_a_benchmark_that_was_never_run_says_how_to_run_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"run `python benchmarks/peers.py`"):
+        read_standings(tmp_path / "peers.json")
+
+
+def test_numbers_in_the_headline_are_finite_or_nothing(tmp_path: Path) -> None:
+    found = headline(tournament(tmp_path))
+    assert all(math.isfinite(v) for k, v in found.items() if not k.endswith("dice_high"))
