@@ -922,6 +922,56 @@ def test_differences_that_cannot_be_drawn_are_refused(panels, options, text):
         plots.forest(panels, x="", **options)
 
 
+# Ranks
+
+
+def three_methods():
+    return {
+        "low dose": {"PSNR": 26.0, "judge": 0.3, "texture": 1.4},
+        "l1": {"PSNR": 32.0, "judge": 0.2, "texture": 0.6},
+        "alden": {"PSNR": 31.0, "judge": 0.1, "texture": 0.9},
+    }
+
+
+BEST = {"PSNR": np.inf, "judge": -np.inf, "texture": 1.0}
+
+
+def test_colours_are_ranks_by_more_less_or_nearness_and_ties_share_one():
+    axis, bar = plots.ranks(three_methods(), best=BEST).axes
+    (picture,) = axis.images
+    assert picture.get_array().tolist() == [[3, 3, 2], [1, 2, 2], [2, 1, 1]]  # 1.4 and 0.6 are both 0.4 off
+    assert (picture.norm.vmin, picture.norm.vmax) == (1, 3)
+    assert [text.get_text() for text in axis.get_xticklabels()] == list(BEST)
+    assert [text.get_text() for text in axis.get_yticklabels()] == list(three_methods())
+    assert bar.yaxis_inverted()  # the first rank is on top
+
+
+def test_values_stand_in_their_cells_dark_on_bright_and_bright_on_dark():
+    axis, _ = plots.ranks(three_methods(), best=BEST).axes
+    texts = {tuple(map(int, text.get_position())): text for text in axis.texts}
+    assert len(texts) == 9
+    assert (texts[0, 1].get_text(), texts[1, 0].get_text(), texts[2, 2].get_text()) == ("32", "0.3", "0.9")
+    assert (texts[0, 1].get_color(), texts[0, 0].get_color()) == ("black", "white")
+    colours = axis.images[0].get_cmap()(axis.images[0].norm([1, 3]))[:, :3].mean(1)
+    assert colours[0] > 0.5 > colours[1]
+
+
+@pytest.mark.parametrize(
+    ("table", "best", "text"),
+    [
+        ({"a": {"x": 1}}, {"x": np.inf}, "2 to 12 rows and 1 to 12 columns, got 1 and 1"),
+        ({"a": {}, "b": {}}, {}, "got 2 and 0"),
+        ({str(n): {"x": n} for n in range(13)}, {"x": 0}, "got 13 and 1"),
+        ({n: {str(c): 1 for c in range(13)} for n in "ab"}, {str(c): 1 for c in range(13)}, "got 2 and 13"),
+        ({"a": {"x": 1}, "b": {"y": 1}}, {"x": 0}, "not so b"),
+        ({"a": {"x": 1}, "b": {"x": np.nan}}, {"x": 0}, "holds NaN or infinity"),
+    ],
+)
+def test_ranks_that_cannot_be_told_are_refused(table, best, text):
+    with pytest.raises(ValueError, match=text):
+        plots.ranks(table, best=best)
+
+
 # Violins
 
 

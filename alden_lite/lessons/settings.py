@@ -137,6 +137,11 @@ SETTINGS: dict[str, dict[str, Settings]] = {
             },
         ),
     },
+    "09": {
+        "fast": Settings(every=4, scans=12, patients=1),
+        "laptop": Settings(every=1, scans=80, patients=6),
+        "full": Settings(every=1, scans=300, patients=30),
+    },
     "10": {
         "fast": Settings(
             every=8,

@@ -9,6 +9,7 @@ from alden_lite.plots.features import accuracy, confusion, feature_colours, orga
 from alden_lite.plots.forest import forest
 from alden_lite.plots.lines import curves, losses, noise_power, sinograms, split_bar, tradeoff
 from alden_lite.plots.points import token_plane
+from alden_lite.plots.ranks import ranks
 from alden_lite.plots.show import Live, alt
 from alden_lite.plots.violins import violins
 
@@ -28,6 +29,7 @@ __all__ = [
     "noise_power",
     "organ_maps",
     "overlays",
+    "ranks",
     "sinograms",
     "split_bar",
     "tradeoff",
