@@ -44,7 +44,8 @@ recipe = training.Recipe(
 run = training.Training(recipe, pairs, sys.argv[1])
 for report in run.run(report_every=3, progress=False):
     pass
-print("processes", run.fabric.world_size)
+if run.fabric.is_global_zero:  # one voice: two would write into each other's lines
+    print("processes", run.fabric.world_size)
 """
 )
 ALDEN = [
