@@ -1,8 +1,9 @@
 """Whose slices are looked at: a scan's test slabs, patients of other vendors, phantoms. Taught in chapter 09.
 
 All are low-dose simulations with the course's scanner, of whole slices in HU, with a patient's name on each.
-Only phantoms have what a scan cannot: a second normal-dose scan, which is the floor of every distance, a
-noise-free one, and thirty patients.
+A low-dose slice holds part of the noise of the scan it was made of, so that who leaves its noise in comes
+nearer to that very scan without being any better. Only phantoms have what a patient cannot: a second
+normal-dose scan with noise of its own, to compare with; a noise-free one; and thirty patients.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ PLACES = (("abdomen", 20.0), ("chest", 0.0))
 @dataclass(frozen=True)
 class Cohort:
     """Slices to look at: `patients` and `pixel_mm` have an entry a slice. On phantoms `again` is a second
-    normal-dose scan, and `clean` one without noise; `groups` are the organs' where known: all (N, Y, X)."""
+    normal-dose scan, independent of the low-dose one, and `clean` one without noise; `groups` are the
+    organs' where known: all (N, Y, X)."""
 
     name: str
     patients: Sequence[str]
@@ -60,6 +62,12 @@ class Cohort:
     again: np.ndarray | None = None
     clean: np.ndarray | None = None
     groups: np.ndarray | None = None
+
+    @property
+    def reference(self) -> np.ndarray:
+        """What results are compared with, (N, Y, X) int16 in HU: `again` where there is one, else the
+        normal-dose scan, whose noise the low-dose one partly has."""
+        return self.pairs.normal if self.again is None else self.again
 
 
 def sample_test(dose: float, *, every: int = 1, seed: int = 1) -> Cohort:

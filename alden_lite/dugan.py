@@ -10,8 +10,8 @@ et al., CVPR 2020): a rectangle of yhat is put into y, D must say of every pixel
 map of the mixed crop must be the mix of its maps. How often that is done rises to one step in two.
 
 Deviations. The discriminators have 8 channels at first and three halvings (the paper: 64 and six); the
-generator is the course's U-Net, from its `l1` weights, where the paper has RED-CNN: losses are compared
-here, not networks.
+generator is the course's U-Net, from its `l1` weights, where the paper has RED-CNN; betas and rates of Adam
+are the recipe's: losses are compared here, not networks and not optimisers.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def gradient_length(u: Tensor) -> Tensor:
 
 
 def cutmix_mask(size: int, rng: np.random.Generator) -> Tensor:
-    """(size, size): 1, but 0 in a rectangle of random place, whose share of the area is drawn evenly."""
+    """(size, size): 1, but 0 in a square whose middle lies anywhere and whose share of the area is drawn
+    evenly from 0 to 1. What sticks out is cut off, so that a third of the area is 0 on average."""
     side = size * float(np.sqrt(rng.random()))
     middle = rng.random(2) * size
     (top, left), (bottom, right) = (np.clip(np.round(middle + s * side / 2), 0, size) for s in (-1, 1))

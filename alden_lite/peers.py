@@ -4,7 +4,9 @@ Two families of what learns, since a comparison of everything with everything sa
 
 - `architecture`: networks from scratch, each with the loss it was published with, or L1;
 - `loss`: one network, the course's U-Net, which begins at the shipped `l1` weights, and the losses that
-  others train with (`wgan`, `dugan`), beside plain L1, a plain discriminator, and ALDEN.
+  others train with (`wgan`, `dugan`), beside plain L1, a plain discriminator, and ALDEN. The recipe of the
+  last two begins at the blend of the next paragraph, and aims at it; so `blend` is their start, and `l1` is
+  not. WGAN's and DU-GAN's may choose it too.
 
 Beside them filters, which learn nothing (`filters`), and the strong rival that costs nothing: the shipped
 `l1` with 15 % of the low-dose slice left in (`generator.keep_input`). Every method has a handful of
@@ -43,6 +45,7 @@ __all__ = [
     "Trained",
     "affordable_steps",
     "search_score",
+    "starts_from_blend",
     "train_for",
     "untrained_generator",
 ]
@@ -55,7 +58,8 @@ FAMILIES = {
     "loss": "one U-Net from the shipped `l1` weights, further trained",
     "shipped": "shipped generators, trained far longer",
 }
-"""What may be compared with what: methods of one family had the same start and the same time."""
+"""What may be compared with what: methods of one family had the same weights at first and the same time.
+`gan` and `alden` moreover begin at the blend, see `starts_from_blend`."""
 
 BLEND = 0.15
 """Share of the low-dose slice in the blend: what ALDEN's recipe begins with."""
@@ -193,15 +197,12 @@ def train_for(
     if not seconds > 0:
         raise ValueError(f"seconds must be above 0, got {seconds}")
     recipe, arguments, training = _configured(name, settings or {}, seed)
+    period = recipe.reuse * recipe.bank // recipe.batch
     trial = training(replace(recipe, warmup=0), pairs, **arguments)
+    trial.done = recipe.steps // 2 // period * period  # later steps may cost more, as with DU-GAN's CutMix
     times = [_timed(trial.step, clock) for _ in range(4)]  # the first one draws a bank, too
     step = sum(times[1:]) / 3
-    steps = affordable_steps(
-        seconds,
-        step=step,
-        bank=max(times[0] - step, 0.0),
-        period=recipe.reuse * recipe.bank // recipe.batch,
-    )
+    steps = affordable_steps(seconds, step=step, bank=max(times[0] - step, 0.0), period=period)
     run = training(replace(recipe, steps=steps, warmup=min(recipe.warmup, steps // 5)), pairs, **arguments)
     spent = _timed(lambda: list(run.run(report_every=steps, progress=progress)), clock)
     return Trained(run, spent)
@@ -247,6 +248,16 @@ def search_score(name: str, *, psnr_db: float, judge: float, l1_psnr_db: float) 
         return psnr_db
     too_low = max(l1_psnr_db - 1 - psnr_db, 0.0)
     return -judge - too_low if math.isfinite(judge) else -math.inf
+
+
+def starts_from_blend(name: str, settings: Mapping[str, Any] | None = None) -> bool:
+    """Whether a method's training begins with 15 % of the low-dose slice left in, as `blend` has.
+
+    Raises:
+        ValueError: if the method is not trained.
+    """
+    recipe, _, _ = _configured(name, settings or {}, 0)
+    return recipe.warm_start is not None and recipe.warm_keep > 0
 
 
 def _configured(

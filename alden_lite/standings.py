@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from alden_lite.cohorts import PHANTOMS, TEST
-from alden_lite.comparison import Comparison, by_patient, compare, holm, interval
+from alden_lite.comparison import FEWEST, Comparison, by_patient, compare, holm, interval
 from alden_lite.peers import METHODS
 
 __all__ = ["Claim", "Look", "Run", "Standings", "claims", "headline", "patients_interval", "read_standings"]
 
 FLOOR = "ndct"
-"""The row of a second normal-dose scan, on phantoms: what a perfect denoiser would score."""
+"""The row of the normal-dose scan, on phantoms, where the reference is a second one with other noise.
+
+It is the floor of the judge's distance: who is below it differs less from normal dose than normal dose itself
+does. It is none for RMSE and PSNR, which count the noise of both scans: a smooth slice is nearer."""
 
 LOW_DOSE, HIGH_NOISE = "0.25", "0.1"
 """Doses at which organs are looked for."""
@@ -110,9 +113,16 @@ class Standings:
         Raises:
             ValueError: as `comparison.compare`: with fewer than 6 patients above all.
         """
+        return compare(*self._of_both(method, rival, data, figure))
+
+    def _of_both(self, method: str, rival: str, data: str, figure: str) -> list[dict[str, float]]:
+        """The figure of each, of the patients that both have."""
         ours, theirs = (self.by_patient(name, data, figure) for name in (method, rival))
-        common = [name for name in ours if name in theirs]
-        return compare({name: ours[name] for name in common}, {name: theirs[name] for name in common})
+        return [{name: one[name] for name in ours if name in theirs} for one in (ours, theirs)]
+
+    def looked_at(self, data: str, *methods: str) -> bool:
+        """Whether all of these methods were run, and looked at on a set."""
+        return all(any(run.method == name and data in run.sets for run in self.runs) for name in methods)
 
 
 def read_standings(path: str | Path | None = None) -> Standings:
@@ -135,25 +145,32 @@ def read_standings(path: str | Path | None = None) -> Standings:
 def headline(standings: Standings) -> dict[str, float]:
     """The figures in one line. Where nothing else is said they are of the sample's test slabs.
 
-    `judge_drop_vs_l1`, `psnr_minus_l1`: ALDEN against L1 of the same start and time; the first as a share of
-    L1's distance, positive where ALDEN's is smaller. `excess_share_vs_l1`: on phantoms, how much of L1's
-    distance above the floor ALDEN leaves. `<method>.dice_high`: at a tenth of the dose, mean over patients.
+    `judge_drop_vs_l1`, `psnr_minus_l1`: ALDEN against L1, of the same weights at first and the same time; the
+    former as a share of L1's distance, positive where ALDEN's is smaller. `judge_drop_vs_blend`: the same
+    against the blend, ALDEN's start: what training added. `excess_share_vs_l1`: on phantoms, how much of L1's
+    distance above the floor ALDEN leaves; left out where L1's is not above it. `<method>.dice_high`: at a
+    tenth of the dose, mean over patients.
     """
     found: dict[str, float] = {
         "n_methods": sum(METHODS[name].family not in ("input", "shipped") for name in _rivals(standings)),
         "n_patients": len(_patients(standings)),
     }
-    if {"alden", "l1"} <= set(standings.methods):
+    if standings.looked_at(TEST, "alden", "l1"):
         judge, l1_judge = (standings.mean(name, TEST, "judge") for name in ("alden", "l1"))
         psnr, l1_psnr = (standings.mean(name, TEST, "psnr_db") for name in ("alden", "l1"))
         found |= {"judge_drop_vs_l1": 1 - judge / l1_judge, "psnr_minus_l1": psnr - l1_psnr}
         found["texture_ratio_to_ndct"] = standings.mean("alden", TEST, "texture")
-    if {"alden", "l1", FLOOR} <= set(standings.methods):
+    if standings.looked_at(TEST, "alden", "blend"):
+        judge, of_blend = (standings.mean(name, TEST, "judge") for name in ("alden", "blend"))
+        found["judge_drop_vs_blend"] = 1 - judge / of_blend
+    if standings.looked_at(PHANTOMS, "alden", "l1", FLOOR):
         ours, l1, floor = (standings.mean(name, PHANTOMS, "judge") for name in ("alden", "l1", FLOOR))
-        found["excess_share_vs_l1"] = (ours - floor) / (l1 - floor)
+        if l1 > floor:
+            found["excess_share_vs_l1"] = (ours - floor) / (l1 - floor)
     for name in _rivals(standings):
         for key, figure in {"psnr": "psnr_db", "ssim": "ssim", "rmse": "rmse_hu", "judge": "judge"}.items():
-            found[f"{name}.{key}"] = standings.mean(name, TEST, figure)
+            if standings.looked_at(TEST, name):
+                found[f"{name}.{key}"] = standings.mean(name, TEST, figure)
         found[f"{name}.dice_high"] = _mean(standings.dice(name, HIGH_NOISE))
     return {key: value if isinstance(value, int) else round(value, 4) for key, value in found.items()}
 
@@ -169,7 +186,7 @@ class Claim:
 
 _WANTED = {
     "judge": ("looks more like normal dose (judge's distance)", -1, "{:+.4f}"),
-    "psnr_db": ("is nearer in PSNR", 1, "{:+.2f} dB"),
+    "psnr_db": ("is nearer to normal dose in PSNR", 1, "{:+.2f} dB"),
     "truth_rmse_hu": ("is nearer to the noise-free truth (RMSE)", -1, "{:+.2f} HU"),
     "texture_error": ("has texture nearer to the normal dose's", -1, "{:+.3f}"),
 }
@@ -179,18 +196,20 @@ _WANTED = {
 def claims(standings: Standings) -> list[Claim]:
     """ALDEN against every rival in four figures, on phantom patients; p adjusted for all of them (Holm).
 
-    A claim holds if the mean difference has the right sign and the adjusted p is below 0.05. With fewer than
-    6 phantom patients there is none: nothing can be shown.
+    A claim holds if the mean difference has the right sign and the adjusted p is below 0.05. Of a rival with
+    fewer than 6 phantom patients in common with ALDEN nothing is claimed: nothing can be shown.
     """
+    there = [name for name in _rivals(standings) if standings.looked_at(PHANTOMS, name)]
+    if "alden" not in there:
+        return []
     found: dict[str, Comparison] = {}
-    for name in _rivals(standings):
-        if name in ("alden", "alden_shipped") or "alden" not in standings.methods:
+    for name in there:
+        if name in ("alden", "alden_shipped"):
             continue
         for figure in _WANTED:
-            try:
-                found[f"{name} {figure}"] = standings.against("alden", name, PHANTOMS, figure)
-            except ValueError:  # too few patients, or a method that was not looked at there
-                continue
+            both = standings._of_both("alden", name, PHANTOMS, figure)
+            if len(both[0]) >= FEWEST:
+                found[f"{name} {figure}"] = compare(*both)
     adjusted = holm({key: one.p for key, one in found.items()})
     return [_claim(key, one, adjusted[key]) for key, one in found.items()]
 

@@ -9,8 +9,9 @@ place of pixels.
 
 Deviations. phi is DINOv2 at blocks 3 and 6, because VGG's weights are not to be had offline, and because
 the network that judges (EfficientNet-Lite0) must not train; so the method is called `wgan_dino`. The critic
-has a quarter of the paper's channels, and the generator is the course's U-Net, from its `l1` weights, so
-that losses are compared and not networks.
+has a quarter of the paper's channels; the generator is the course's U-Net, from its `l1` weights, and betas
+and rates of Adam are the recipe's (the paper: 0.5 and 0.9, 1e-5), so that losses are compared, not networks
+and not optimisers. The critic's four steps see the generator's crops of that step, not four batches.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TAPS = (3, 6)
 """Blocks of DINOv2 that the perceptual loss compares: shallow ones, as texture is."""
 
 PENALTY = 10.0
-CRITIC_STEPS = 4  # of which each sees the same crops, as in the authors' code
+CRITIC_STEPS = 4  # of which each sees the same crops
 
 
 class Critic(nn.Module):

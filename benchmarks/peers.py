@@ -29,7 +29,7 @@ from torch import nn
 
 import alden_lite
 from alden_lite.ablations import BASE
-from alden_lite.checkpoint import CheckpointError, file_sha256, provenance, weights_path
+from alden_lite.checkpoint import CheckpointError, file_sha256, provenance, read_card, weights_path
 from alden_lite.cohorts import (
     PHANTOMS,
     TEST,
@@ -122,6 +122,11 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.minutes <= 0 or options.every < 1 or options.phantoms < 0:
         parser.error("--minutes and --every must be positive, --phantoms not negative")
+    seen = {path.name for path in options.volumes}.union(
+        *(read_card(weights_path(name)).get("data", {}).get("volumes", []) for name in ("l1", "alden"))
+    )
+    if known := [path.name for path in options.unseen if path.name in seen]:
+        parser.error(f"--unseen: {', '.join(known)} trained these methods or the shipped generators")
     return options
 
 
@@ -176,11 +181,10 @@ def _run(
 
 
 def _images(name: str, network: nn.Module | None, scans: Cohort, settings: Mapping[str, Any]) -> torch.Tensor:
-    """What a method makes of the low-dose slices, (N, Y, X) in HU."""
+    """What a method makes of the low-dose slices, (N, Y, X) in HU; of `FLOOR`, the normal-dose ones."""
     low = torch.from_numpy(scans.pairs.low.astype(np.float32))
     if name == FLOOR:
-        other = scans.pairs.normal if scans.again is None else scans.again
-        return torch.from_numpy(other.astype(np.float32))
+        return torch.from_numpy(scans.pairs.normal.astype(np.float32))
     if network is not None:
         return denoise(low, network, precision=PRECISION.get(name, "float32"), progress=False)
     if name not in FILTERS:
@@ -196,7 +200,7 @@ def _rows(images: torch.Tensor, scans: Cohort, judge: nn.Module) -> dict[str, li
     """Figures of every slice, column by column."""
     rows = []
     for number, image in enumerate(images):
-        reference = torch.from_numpy(scans.pairs.normal[number].astype(np.float32))
+        reference = torch.from_numpy(scans.reference[number].astype(np.float32))
         row = slice_quality(image, reference, pixel_mm=scans.pixel_mm[number], judge=judge, more=True)
         row["texture_error"] = abs(row["texture"] - 1)
         if scans.clean is not None:
@@ -221,7 +225,7 @@ def _dice(
     found: dict[str, float | None] = {}
     for scans in all_scans:
         assert scans.groups is not None
-        ready = images.get(scans.name) if name != FLOOR else None
+        ready = images.get(scans.name)
         shown = _images(name, network, scans, settings) if ready is None else ready[: len(scans.pairs)]
         groups = segment(shown, segmenter)
         for patient in dict.fromkeys(scans.patients):

@@ -27,11 +27,14 @@ from alden_lite.data import Pairs
 from alden_lite.denoising import denoise
 from alden_lite.dugan import DualDomainTraining, UNetDiscriminator, cutmix_mask, gradient_length
 from alden_lite.filters import FILTERS
+from alden_lite.hounsfield import denormalise
 from alden_lite.peers import (
+    BLEND,
     FAMILIES,
     METHODS,
     affordable_steps,
     search_score,
+    starts_from_blend,
     train_for,
     untrained_generator,
 )
@@ -155,13 +158,26 @@ def test_the_critic_takes_four_steps_for_each_of_the_generators(pairs: Pairs, sh
 
 
 def test_the_perceptual_loss_is_of_the_shallow_blocks_and_moves_the_generator(
-    pairs: Pairs, shallow: PVM
+    pairs: Pairs, shallow: PVM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = WassersteinTraining(TINY, pairs, perceptual_weight=0.0, pvm=shallow)
-    batch = training.bank.at(0)
+    batch = WassersteinTraining(TINY, pairs, pvm=shallow).bank.at(0)
     assert set(batch.normal_maps) == set(TAPS)
-    same = batch.normal.clone().requires_grad_()
-    losses = training.generator_step(same * 1.0, batch)
+    pulls = {}
+    for weight in (0.0, 1000.0):
+        training = WassersteinTraining(TINY, pairs, perceptual_weight=weight, pvm=shallow)
+        monkeypatch.setattr(training, "critic_step", lambda *_: torch.zeros(()))
+        denoised = batch.low.clone().requires_grad_()
+        losses = training.generator_step(denoised * 1.0, batch)
+        assert denoised.grad is not None
+        pulls[weight] = denoised.grad
+    there = batch.low.clone().requires_grad_()
+    maps = zip(TAPS, shallow(denormalise(there)), strict=True)
+    apart = torch.stack([(own - batch.normal_maps[tap]).square().mean() for tap, own in maps]).mean()
+    assert float(losses["perceptual"]) == pytest.approx(apart.item(), rel=0.05), "but for bfloat16"
+    (wanted,) = torch.autograd.grad(1000 * apart, there)
+    cosine = torch.cosine_similarity((pulls[1000.0] - pulls[0.0]).flatten(), wanted.flatten(), dim=0)
+    assert float(cosine) > 0.95
+    losses = training.generator_step(batch.normal.clone().requires_grad_() * 1.0, batch)
     assert float(losses["perceptual"]) == pytest.approx(0, abs=1e-5)
 
 
@@ -446,7 +462,7 @@ def test_every_method_belongs_to_a_family_and_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.training])
-def test_methods_of_a_family_have_the_same_start_and_crops(name: str) -> None:
+def test_methods_of_a_family_have_the_same_first_weights_and_crops(name: str) -> None:
     method = METHODS[name]
     for settings in ({}, *method.search):
         recipe, _, _ = peers._configured(name, settings, 3)
@@ -455,6 +471,30 @@ def test_methods_of_a_family_have_the_same_start_and_crops(name: str) -> None:
         assert crops == tuple(getattr(peers.BASE, k) for k in ("crop", "batch", "bank", "reuse", "precision"))
         assert recipe.warm_start == ("l1" if method.family == "loss" else None)
         assert recipe.generator == {"redcnn": "redcnn", "esau": "esau"}.get(name, "unet")
+
+
+def test_who_starts_from_the_blend_is_said() -> None:
+    trained = {name for name, method in METHODS.items() if method.training}
+    assert {name for name in trained if starts_from_blend(name)} == {"gan", "alden"}
+    assert starts_from_blend("dugan", {"dual_weight": 0.1, "keep": BLEND, "warm_keep": BLEND})
+    assert peers._configured("alden", {}, 0)[0].warm_keep == BLEND
+    with pytest.raises(ValueError, match="nlm is not trained"):
+        starts_from_blend("nlm")
+
+
+def test_a_step_is_timed_in_the_middle_of_a_run(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "BASE", replace(TINY, steps=300))
+    seen: list[int] = []
+    step = Training.step
+
+    def noted(self: Training, batch: Any = None) -> dict[str, float]:
+        seen.append(self.done)
+        return step(self, batch)
+
+    monkeypatch.setattr(Training, "step", noted)
+    train_for("unet", pairs, seconds=0.01)
+    assert seen[:4] == [150, 151, 152, 153], "a bank is drawn at a multiple of 2 steps"
+    assert seen[4] == 0
 
 
 def test_only_alden_and_the_plain_gan_have_losses_of_alden() -> None:
@@ -608,6 +648,25 @@ def test_a_trained_run_says_how_long_it_had_and_how_many_steps_that_were(
     assert set(stored["sets"]) == {"sample-test", "phantoms"} and set(stored["dice"]) == {"0.25", "0.1"}
     truth = stored["sets"]["phantoms"]["rows"]["truth_rmse_hu"]
     assert len(truth) == 3 and all(0 < value < 20 for value in truth)
+
+
+@pytest.mark.parametrize("name", ["ge.nii.gz", "abdomen_CRLM-CT-1006_ge.nii.gz"])
+def test_a_patient_who_trained_a_method_is_not_unseen(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run(benchmark, tmp_path, "--volumes", "a/ge.nii.gz", "--unseen", f"b/{name}")
+    assert f"--unseen: {name} trained these methods" in capsys.readouterr().err
+
+
+def test_phantoms_are_compared_with_the_independent_scan(benchmark: ModuleType, tmp_path: Path) -> None:
+    run(benchmark, tmp_path, "--only", "ldct")
+    runs = {one["method"]: one for one in json.loads((tmp_path / "peers.json").read_text())["runs"]}
+    floor = runs["ndct"]["sets"]["phantoms"]["rows"]
+    assert floor["rmse_hu"] == pytest.approx([3, 3, 3]), "the fixture's second scan is 3 HU brighter"
+    assert floor["truth_rmse_hu"] != floor["rmse_hu"]
+    assert "sample-test" not in runs["ndct"]["sets"], "a real patient was scanned once"
+    assert set(runs["ndct"]["dice"]["0.1"]) == {"anna", "phantom 0", "phantom 1", "phantom 2"}
 
 
 def test_the_search_tries_what_is_missing_and_stores_all_of_it(benchmark: ModuleType, tmp_path: Path) -> None:

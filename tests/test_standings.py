@@ -120,6 +120,53 @@ def test_the_headline_is_computed_from_test_slabs_and_phantoms(tmp_path: Path) -
     assert "ndct.psnr" not in found
 
 
+def test_the_start_of_alden_is_a_rival_too(tmp_path: Path) -> None:
+    looks = [{"sample-test": {"patients": ["anna"], "rows": rows(judge=[judge])}} for judge in (0.2, 0.15)]
+    standings = stored(tmp_path, *(run(n, sets=s) for n, s in zip(("blend", "alden"), looks, strict=True)))
+    assert headline(standings)["judge_drop_vs_blend"] == pytest.approx(0.25)
+    assert "Against `blend`, its own start" in results_page(standings)
+    assert "25% smaller there" in results_page(standings)
+
+
+def test_there_is_no_share_of_an_excess_that_l1_does_not_have(tmp_path: Path) -> None:
+    assert "excess_share_vs_l1" not in headline(tournament(tmp_path, floor=0.6))
+    assert "excess_share_vs_l1" in headline(tournament(tmp_path, floor=0.5))
+
+
+def test_of_a_rival_with_few_common_patients_nothing_is_claimed(tmp_path: Path) -> None:
+    def look(name: str, count: int, judge: float) -> dict[str, Any]:
+        values = [judge + 0.01 * n for n in range(count)]
+        look = rows(judge=values, truth_rmse_hu=values)
+        return run(name, sets={"phantoms": {"patients": PHANTOMS[:count], "rows": look}})
+
+    standings = stored(tmp_path, look("alden", 12, 0.1), look("l1", 6, 0.2), look("gan", 5, 0.2), run("tv"))
+    with_truth = {one.text.rsplit(" ", 1)[1] for one in claims(standings)}
+    assert with_truth == {"l1"}, "gan has five patients in common, tv was not looked at"
+
+
+def test_the_page_marks_who_starts_from_the_blend_and_what_was_searched(tmp_path: Path) -> None:
+    file = tmp_path / "peers.json"
+    search = [{"method": "dugan", "settings": {"warm_keep": 0.15}, "score": 1.0}]
+    runs = [
+        run("l1"),
+        run("alden"),
+        run("dugan", settings={"warm_keep": 0.15}),
+        run("bm3d", settings={"strength": 1}),
+    ]
+    file.write_text(json.dumps({"made": MADE, "search": search, "runs": runs}))
+    lines = results_page(read_standings(file)).splitlines()
+    cells = {
+        name: next(line for line in lines if line.startswith(f"| `{name}`")).split(" | ")[-2:]
+        for name in ("l1", "alden", "dugan", "bm3d")
+    }
+    assert cells == {
+        "l1": ["-", "not searched |"],
+        "alden": ["0.15", "not searched |"],
+        "dugan": ["0.15", "warm_keep 0.15 |"],
+        "bm3d": ["-", "not searched |"],
+    }
+
+
 def test_a_claim_holds_with_the_right_sign_and_enough_patients(tmp_path: Path) -> None:
     found = {one.text: one for one in claims(tournament(tmp_path))}
     judge = found["ALDEN looks more like normal dose (judge's distance) than l1"]
@@ -183,4 +230,8 @@ def test_a_benchmark_that_was_never_run_says_how_to_run_it(tmp_path: Path) -> No
 
 def test_numbers_in_the_headline_are_finite_or_nothing(tmp_path: Path) -> None:
     found = headline(tournament(tmp_path))
-    assert all(math.isfinite(v) for k, v in found.items() if not k.endswith("dice_high"))
+    unknown = {key for key, value in found.items() if not math.isfinite(value)}
+    assert unknown == set(), "every method of the tournament was looked at everywhere"
+    look = {"sample-test": {"patients": ["anna"], "rows": rows(psnr_db=[30.0])}}
+    no_organs = headline(stored(tmp_path, run("l1", sets=look)))
+    assert math.isnan(no_organs["l1.dice_high"]) and no_organs["l1.psnr"] == 30
