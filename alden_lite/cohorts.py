@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from alden_lite.data import (
@@ -27,14 +28,17 @@ from alden_lite.data import (
     make_pairs,
     split_slices,
 )
+from alden_lite.metrics import Judge
 from alden_lite.organs import phantom_groups, sample_groups
 from alden_lite.phantom import Patient, render
+from alden_lite.quality import slice_quality
 from alden_lite.scanner import Scanner, simulate_pair
 
 __all__ = [
     "PHANTOMS",
     "TEST",
     "Cohort",
+    "appraise_cohort",
     "first_patients",
     "phantoms",
     "real_patients",
@@ -166,3 +170,25 @@ def first_patients(cohort: Cohort, count: int) -> Cohort:
         [cohort.pixel_mm[n] for n in own],
         *arrays,
     )
+
+
+def appraise_cohort(
+    cohort: Cohort,
+    images: torch.Tensor,
+    *,
+    judge: Judge,
+    training_pvm: str | None = None,
+    more: bool = False,
+) -> list[dict[str, float]]:
+    """A row of `quality.FIGURES` for every slice of a cohort, against its reference.
+
+    Args:
+        cohort: the slices.
+        images: what a method made of them, (N, Y, X) in HU.
+        judge, training_pvm, more: as for `quality.slice_quality`.
+    """
+    reference = torch.from_numpy(cohort.reference.astype(np.float32))
+    return [
+        slice_quality(image, hu, pixel_mm=pixel_mm, judge=judge, training_pvm=training_pvm, more=more)
+        for image, hu, pixel_mm in zip(images, reference, cohort.pixel_mm, strict=True)
+    ]

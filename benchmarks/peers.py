@@ -34,6 +34,7 @@ from alden_lite.cohorts import (
     PHANTOMS,
     TEST,
     Cohort,
+    appraise_cohort,
     first_patients,
     phantoms,
     real_patients,
@@ -52,7 +53,6 @@ from alden_lite.metrics import psnr_db, rmse_hu
 from alden_lite.overlap import dice
 from alden_lite.peers import METHODS, search_score, train_for, untrained_generator
 from alden_lite.pvm import load_pvm
-from alden_lite.quality import slice_quality
 from alden_lite.results_page import results_page
 from alden_lite.segmenter import Segmenter, load_segmenter, segment
 from alden_lite.standings import FLOOR, HIGH_NOISE, LOW_DOSE, headline, read_standings
@@ -198,15 +198,12 @@ def _images(name: str, network: nn.Module | None, scans: Cohort, settings: Mappi
 
 def _rows(images: torch.Tensor, scans: Cohort, judge: nn.Module) -> dict[str, list[float | None]]:
     """Figures of every slice, column by column."""
-    rows = []
-    for number, image in enumerate(images):
-        reference = torch.from_numpy(scans.reference[number].astype(np.float32))
-        row = slice_quality(image, reference, pixel_mm=scans.pixel_mm[number], judge=judge, more=True)
+    rows = appraise_cohort(scans, images, judge=judge, more=True)
+    for number, (image, row) in enumerate(zip(images, rows, strict=True)):
         row["texture_error"] = abs(row["texture"] - 1)
         if scans.clean is not None:
             truth = torch.from_numpy(scans.clean[number])
             row |= {"truth_rmse_hu": rmse_hu(image, truth), "truth_psnr_db": psnr_db(image, truth)}
-        rows.append(row)
     return {
         figure: [round(row[figure], 5) if math.isfinite(row[figure]) else None for row in rows]
         for figure in rows[0]
@@ -316,11 +313,11 @@ def _searched(
         network, steps = trained.training.averaged.eval(), trained.training.done
     elif METHODS[name].family == "shipped":
         network = untrained_generator(name)
-    rows = []
-    for scans in cohorts:
-        for image, normal in zip(_images(name, network, scans, settings), scans.pairs.normal, strict=True):
-            reference = torch.from_numpy(normal.astype(np.float32))
-            rows.append(slice_quality(image, reference, pixel_mm=scans.pixel_mm[0], judge=judge))
+    rows = [
+        row
+        for scans in cohorts
+        for row in appraise_cohort(scans, _images(name, network, scans, settings), judge=judge)
+    ]
     means = {
         figure: float(np.mean([row[figure] for row in rows])) for figure in ("psnr_db", "judge", "grain")
     }

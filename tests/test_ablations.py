@@ -21,14 +21,6 @@ TINY = Recipe(steps=1, batch=2, crop=112, bank=2, reuse=1, warmup=0, accelerator
 VARIATIONS = [(study, name) for study, of in STUDIES.items() for name in of]
 
 
-@pytest.fixture(scope="module")
-def pairs() -> Pairs:
-    rng = np.random.default_rng(0)
-    normal = 50 + rng.normal(0, 8, (3, 128, 128))
-    low = normal + rng.normal(0, 16, normal.shape)
-    return Pairs(low.astype(np.int16), normal.astype(np.int16), np.full(3, 0.25), np.arange(3))
-
-
 @pytest.mark.parametrize(("study", "name"), VARIATIONS)
 def test_a_variation_is_a_recipe_and_says_what_it_is(study: str, name: str) -> None:
     variation = STUDIES[study][name]

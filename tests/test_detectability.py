@@ -1,9 +1,9 @@
 """Is a lesion still there? An observer against closed forms, and lesions put where they are wanted."""
 
 import argparse
-import importlib.util
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -115,10 +115,31 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert truth == pytest.approx(3.8, abs=0.3)
 
 
-def test_auc_of_chance_is_one_half() -> None:
-    assert Detectability(0.0, -0.5, 0.5, 0.5).auc_interval == pytest.approx(
-        (stats.norm.cdf(-0.5 / math.sqrt(2)), stats.norm.cdf(0.5 / math.sqrt(2)))
-    )
+def looks(*values: float) -> np.ndarray:
+    """Scans of one pixel, so that an observer's responses are these."""
+    return np.array(values)[:, None, None]
+
+
+def test_auc_is_1_for_certain_0_for_the_contrary_and_one_half_for_chance() -> None:
+    one, low, high = np.ones((1, 1)), looks(0, 1, 2, 3, 4), looks(5, 6, 7, 8, 9)
+    assert npw(high, low, one).auc == 1 and npw(low, high, one).auc == 0
+    assert npw(high, low, -one).auc == 0, "looked for as its negative"
+    assert npw(low, low, one).auc == 0.5 and npw(low, low, one).d_prime == 0, "ties count half"
+    assert npw(low, looks(0, 0, 1, 3, 4), one).auc == (1 + 2.5 + 3 + 3.5 + 4.5) / 25
+
+
+def test_auc_grows_with_the_lesion_as_for_gaussian_responses() -> None:
+    absent, noise = white(600, 8, seed=1), white(600, 8)
+    for d_prime in (-1.5, 0.0, 0.5, 1.5):
+        signal = np.full((8, 8), 20 / 8)  # in noise of 20 HU and 64 pixels: d' = 1
+        found = npw(noise + d_prime * signal, absent, signal)
+        assert found.auc == pytest.approx(stats.norm.cdf(d_prime / math.sqrt(2)), abs=0.04)
+
+
+def test_the_interval_of_auc_comes_from_that_of_d_prime() -> None:
+    # Phi(1 / sqrt 2) = (1 + erf(1 / 2)) / 2, Abramowitz & Stegun table 7.1: erf(0.5) = 0.5204998778
+    assert Detectability(0.0, -1.0, 1.0, 0.5).auc_interval == pytest.approx((0.2397501, 0.7602499), abs=1e-7)
+    assert Detectability(0.5, 0.0, math.inf, 0.6).auc_interval == (0.5, 1.0)
 
 
 def test_what_an_observer_cannot_look_at_is_refused() -> None:
@@ -314,14 +335,8 @@ def test_scans_that_cannot_be_made_are_refused(scanner: Scanner) -> None:
 
 
 @pytest.fixture(scope="module")
-def study() -> ModuleType:
-    """The script, loaded but not run."""
-    file = Path(__file__).parents[1] / "benchmarks" / "detectability.py"
-    spec = importlib.util.spec_from_file_location("detectability_benchmark", file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def study(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("detectability")
 
 
 def test_doses_of_one_scan_are_nested_and_as_noisy_as_the_scanners_own(

@@ -1,12 +1,12 @@
 """Rivals on equal terms: their losses, their time, and how the benchmark goes on."""
 
-import importlib.util
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,6 @@ from alden_lite.pvm import PVM, load_pvm
 from alden_lite.training import Recipe, Training
 from alden_lite.wgan import TAPS, Critic, WassersteinTraining, gradient_penalty
 
-ROOT = Path(__file__).parents[1]
 TINY = Recipe(
     steps=4,
     batch=2,
@@ -54,14 +53,6 @@ TINY = Recipe(
     adversarial_weight=0.0,
     contrastive_weight=0.0,
 )
-
-
-@pytest.fixture(scope="module")
-def pairs() -> Pairs:
-    rng = np.random.default_rng(0)
-    normal = 50 + rng.normal(0, 8, (3, 128, 128))
-    low = normal + rng.normal(0, 16, normal.shape)
-    return Pairs(low.astype(np.int16), normal.astype(np.int16), np.full(3, 0.25), np.arange(3))
 
 
 @pytest.fixture(scope="module")
@@ -573,19 +564,12 @@ def test_the_search_takes_pixels_for_some_and_looks_for_others() -> None:
 # The benchmark
 
 
-def script(name: str) -> ModuleType:
-    """A script of benchmarks/, loaded but not run."""
-    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", ROOT / "benchmarks" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch, pairs: Pairs) -> ModuleType:
+def benchmark(
+    monkeypatch: pytest.MonkeyPatch, pairs: Pairs, benchmark_script: Callable[[str], ModuleType]
+) -> ModuleType:
     """benchmarks/peers.py on slices of 128 pixels, without a judge or an organ network."""
-    module = script("peers")
+    module = benchmark_script("peers")
     groups = np.full(pairs.low.shape, 4, np.uint8)
     count = len(pairs)
     test = Cohort("sample-test", ["anna"] * count, pairs, [0.7] * count, groups=groups)
@@ -694,15 +678,23 @@ def test_the_settings_that_the_search_found_are_used(benchmark: ModuleType, tmp_
 
 
 def test_the_dose_sweep_has_a_row_for_every_dose_kernel_and_model(
-    monkeypatch: pytest.MonkeyPatch, pairs: Pairs, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    pairs: Pairs,
+    capsys: pytest.CaptureFixture[str],
+    benchmark_script: Callable[[str], ModuleType],
+    tmp_path: Path,
 ) -> None:
-    module = script("doses")
+    module = benchmark_script("doses")
     one = Cohort("sample-test", ["anna"] * 3, pairs, [0.7, 0.8, 0.7])
-    monkeypatch.setattr(module, "sample_test", lambda dose, every: one)
-    monkeypatch.setattr(module, "real_patients", lambda *_, **__: one)
+    twice = replace(one, again=pairs.normal + 3)  # as phantoms are: compared with the other scan
+    monkeypatch.setattr(module, "sample_test", lambda dose, every: twice)
+    monkeypatch.setattr(module, "real_patients", lambda name, *_, **__: replace(one, name=name))
+    monkeypatch.setattr(module, "load_nifti", lambda _: SimpleNamespace(hu=range(3)))
     monkeypatch.setattr(module, "make_pairs", lambda *_, **__: pairs)
     monkeypatch.setattr(module, "load_pvm", lambda _: lambda hu: [torch.cat([hu, hu.roll(1, -1)], 1)])
+    page = tmp_path / "doses.md"
     argv = ["doses.py", "--doses", "0.1", "0.5", "--per-dose", "0.5", "--minutes", "0.005"]
+    argv += ["--unseen", f"{tmp_path}/chest.nii.gz", "--page", str(page)]
     monkeypatch.setattr(sys, "argv", argv)
     module.main()
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -710,4 +702,10 @@ def test_the_dose_sweep_has_a_row_for_every_dose_kernel_and_model(
         for method in ("ldct", "l1", "blend", "alden", "l1 for 0.5"):
             assert math.isfinite(figures[f"sample-test.{value}.{method}.grain"])
     assert figures["sample-test.0.1.ldct.grain"] > figures["sample-test.0.1.l1.grain"]
-    assert figures["sample-test.0.1.ldct.bias_hu"] == pytest.approx(0, abs=1)
+    assert figures["sample-test.0.1.ldct.bias_hu"] == pytest.approx(-3, abs=1)
+    assert figures["sample-test.sharp.ldct.bias_hu"] == pytest.approx(0, abs=1)
+    text = page.read_text()
+    assert text.count("| l1 for 0.5 |") == 2 * 2 + 3, "two sets at two doses, three kernels"
+    assert "--unseen chest.nii.gz" in text and "grain is the noise left" in text
+    shown = f"{figures['sample-test.sharp.alden.grain']:.2f}"
+    assert f"| sample-test | sharp | alden | {shown} |" in text

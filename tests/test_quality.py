@@ -1,14 +1,21 @@
 """Which figures are taken of a denoised slice: slices made by hand, where the answer is known."""
 
+import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from alden_lite import comparison, metrics, quality
+from alden_lite import cohorts, comparison, metrics, quality
+from alden_lite.cohorts import Cohort, first_patients
 from alden_lite.data import Pairs
+from alden_lite.denoising import denoise
 from alden_lite.generator import UNet
 from alden_lite.metrics import texture_hu
 from alden_lite.pvm import PVM, load_pvm
@@ -139,3 +146,56 @@ def test_texture_is_what_a_7_by_7_mean_leaves_over() -> None:
     assert texture_hu(hu + 100, tissue=everywhere) == pytest.approx(texture_hu(hu, tissue=everywhere))
     with pytest.raises(ValueError, match="tissue is empty"):
         texture_hu(hu, tissue=~everywhere)
+
+
+# benchmarks/quality.py
+
+
+def test_the_shipped_are_compared_with_the_independent_scan_where_there_is_one(
+    benchmark_script: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    pairs: Pairs,
+) -> None:
+    script = benchmark_script("quality")
+    sizes = [0.7, 0.8, 0.9]
+    again = (pairs.normal + np.random.default_rng(1).normal(0, 8, pairs.normal.shape)).astype(np.int16)
+    drawn = Cohort("phantoms", ["phantom 0", "phantom 1", "phantom 2"], pairs, sizes, again=again)
+    judged = []
+
+    def by_hand(image: torch.Tensor, reference: torch.Tensor, **options: Any) -> dict[str, float]:
+        """One figure that is worked out fast, in place of all."""
+        judged.append((options["pixel_mm"], options["training_pvm"]))
+        return dict.fromkeys(FIGURES, float(metrics.rmse_hu(image, reference)))
+
+    monkeypatch.setattr(cohorts, "slice_quality", by_hand)
+    monkeypatch.setattr(script, "load_pvm", lambda _: None)
+    monkeypatch.setattr(script, "sample_test", lambda dose, every: replace(drawn, name="anna", again=None))
+    monkeypatch.setattr(script, "phantoms", lambda count, dose: first_patients(drawn, count))
+    monkeypatch.setattr("sys.argv", ["quality.py", "--doses", "0.25", "--phantoms", "2"])
+    script.main()
+    lines = capsys.readouterr().out.splitlines()
+    figures = json.loads(lines[-1])
+
+    def distance(images: np.ndarray, references: np.ndarray) -> float:
+        both = zip(torch.from_numpy(images).float(), torch.from_numpy(references).float(), strict=True)
+        return pytest.approx(np.mean([metrics.rmse_hu(a, b) for a, b in both]), abs=1e-4)
+
+    quiet = denoise(pairs.low, "l1", progress=False)
+    assert figures["anna.0.25.LDCT.judge"] == distance(pairs.low, pairs.normal)
+    assert figures["anna.0.25.l1.rmse_hu"] == distance(quiet, pairs.normal)
+    assert "anna.0.25.normal dose.judge" not in figures and "anna.0.25.alden.excess" not in figures
+    assert figures["phantoms.0.25.LDCT.judge"] == distance(pairs.low[:2], again[:2])
+    assert figures["phantoms.0.25.l1.judge"] == distance(quiet[:2], again[:2])
+    assert figures["phantoms.0.25.normal dose.judge"] == distance(pairs.normal[:2], again[:2])
+    l1, alden, floor = (figures[f"phantoms.0.25.{name}.judge"] for name in ("l1", "alden", "normal dose"))
+    excess = figures["phantoms.0.25.alden.excess"]
+    assert excess == pytest.approx((alden - floor) / (l1 - floor), rel=1e-2)
+    assert judged[:9] == [(s, None) for _ in range(2) for s in sizes] + [(s, "dinov2_vits14") for s in sizes]
+    anna, two = (
+        line
+        for line in lines
+        if line.startswith(("| anna | 0.25 | alden | +", "| phantoms | 0.25 | alden | +"))
+    )
+    assert anna.endswith("| - |") and "[" in anna, "three slices have an interval"
+    assert two.endswith(f"| {excess:.0%} of l1's |") and "[" not in two, "two patients have none"
