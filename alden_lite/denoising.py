@@ -29,6 +29,12 @@ __all__ = ["denoise", "load_generator"]
 
 Hu = TypeVar("Hu", np.ndarray, torch.Tensor)
 
+_PLACE = (
+    *("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z"),
+)
+"""Fields of a NIfTI header that say where its voxels lie: all that is taken from one."""
+
 
 def load_generator(name: str | Path = "alden") -> nn.Module:
     """A trained generator, frozen and in eval mode.
@@ -233,8 +239,22 @@ def _denoise_nifti(source: Path, target: Path, how: _Method, series: str | None)
     _check_hu(voxels, source)
     # The generators have seen quarter turns and mirror images: no need to turn it upright.
     stored, seconds = how.whole_hu(voxels.T)
-    _save(nibabel.Nifti1Image(stored.T, image.affine, header=image.header, dtype=np.int16), target)
+    _save(nibabel.Nifti1Image(stored.T, image.affine, header=_place(image.header)), target)
     return 1 if image.ndim == 2 else image.shape[2], seconds
+
+
+def _place(header: Any) -> Any:
+    """A new NIfTI header with the place of another's voxels, without its texts, whose patient may be named.
+
+    Extensions hold whole DICOM headers; db_name, aux_file, intent_name and descrip whatever someone wrote.
+    """
+    import nibabel
+
+    place: Any = nibabel.Nifti1Header()
+    place.set_data_dtype(np.int16)
+    for name in _PLACE:
+        place[name] = header[name]
+    return place
 
 
 def _check_hu(voxels: np.ndarray, source: Path) -> None:

@@ -5,9 +5,12 @@ cleaned: each is built anew, and of the source takes only the tags listed here (
 would miss what nobody thought of, as private tags). Every UID is new and random: it leads back to nothing.
 Not for clinical use, and every file says so. Used by `python -m alden_lite denoise`.
 
-The header is all that is looked at: a face can be seen in a head's pixels, and a name burned into them.
+The header is all that is looked at: a face can be seen in a head's pixels, and a name burned into them. A
+file says that it has no identity (PatientIdentityRemoved, which speaks of pixels too) and no text in its
+pixels (BurnedInAnnotation) only if all of its source's headers deny such text.
 
-Source: DICOM PS3.3, A.3 and C.8.2.1 (CT image), C.7.6.1 (general image); PS3.15, E (de-identification).
+Source: DICOM PS3.3, A.3 and C.8.2.1 (CT image), C.7.6.1 (general image), C.7.1.1 (patient); PS3.15, E
+(de-identification).
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ def write_derived(folder: str | Path, hu: np.ndarray, source: Series, *, how: st
     to back) and numbered from caudal to cranial, however the source was stored. The pixels are HU as they
     are: int16, slope 1, intercept 0. ImageType is DERIVED, SeriesDescription says what it is and that it is
     not for clinical use, PatientName and PatientID are ANONYMOUS; there are no dates, institutions or private
-    tags. Only a whole series gets its name: until then it is in a hidden folder beside it.
+    tags. BurnedInAnnotation is NO and PatientIdentityRemoved YES if the source says for every slice that
+    nothing is burned into it; else both are left out, since nobody knows. Only a whole series gets its name:
+    until then it is in a hidden folder beside it.
 
     Args:
         folder: where to; must not exist yet, its parent must.
@@ -58,9 +63,11 @@ def write_derived(folder: str | Path, hu: np.ndarray, source: Series, *, how: st
     Raises:
         FileExistsError: if the folder exists; FileNotFoundError: if its parent doesn't.
         ValueError: if the HU are of another type or shape than the source's, or below -1024; if the source
-            says that text is burned into its pixels, which may be a name; if what is read back differs.
+            has a slice whose BurnedInAnnotation is neither NO nor empty: such text may be a name; if what is
+            read back differs.
 
-    Deviation from PS3.15: no profile is claimed, since the pixels are not looked at.
+    Deviation from PS3.15: no profile is claimed, since the pixels are not looked at; DeidentificationMethod
+    says so.
     """
     folder = Path(folder)
     if folder.exists():
@@ -72,12 +79,13 @@ def write_derived(folder: str | Path, hu: np.ndarray, source: Series, *, how: st
             f"expected int16 HU of shape {source.hu.shape}, from -1024 on; got {hu.dtype} of {hu.shape} "
             f"from {hu.min():g} on"
         )
-    if any(str(header.get("BurnedInAnnotation", "NO")).upper() != "NO" for header in source.headers):
+    burned_in = {str(header.get("BurnedInAnnotation") or "").strip().upper() for header in source.headers}
+    if burned_in - {"NO", ""}:
         raise ValueError(
             "its header says that text is burned into its pixels (BurnedInAnnotation), which may name the "
             "patient: no de-identified DICOM is made of it"
         )
-    common = _common(how)
+    common = _common(how, clean=burned_in == {"NO"})
     with tempfile.TemporaryDirectory(prefix=f".part-{folder.name}-", dir=folder.parent) as room:
         part = Path(room, "series")
         part.mkdir()  # with everyone's usual rights; those of `room` are for its owner alone
@@ -87,8 +95,8 @@ def write_derived(folder: str | Path, hu: np.ndarray, source: Series, *, how: st
         part.rename(folder)
 
 
-def _common(how: str) -> Any:
-    """What all slices say alike."""
+def _common(how: str, *, clean: bool) -> Any:
+    """What all slices say alike; `clean` if the source says that nothing is burned into its pixels."""
     import pydicom
     from pydicom.uid import CTImageStorage
 
@@ -98,15 +106,16 @@ def _common(how: str) -> Any:
     for name in _EMPTY:
         setattr(one, name, None)
     one.PatientName = one.PatientID = "ANONYMOUS"
-    one.PatientIdentityRemoved = "YES"
-    one.DeidentificationMethod = "alden_lite: listed technical tags only, new UIDs"
+    if clean:
+        one.PatientIdentityRemoved, one.BurnedInAnnotation = "YES", "NO"
+    # At most 64 characters.
+    one.DeidentificationMethod = "alden_lite header: listed tags, new UIDs; pixels not looked at"
     one.LongitudinalTemporalInformationModified = "REMOVED"
     one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = (_new_uid() for _ in range(3))
     one.SeriesNumber = 1
     one.SeriesDescription = "alden_lite denoised; NOT FOR CLINICAL USE"
     one.DerivationDescription = how
     one.SoftwareVersions = f"alden_lite {version('alden-lite')}"
-    one.BurnedInAnnotation = "NO"
     one.SamplesPerPixel, one.PhotometricInterpretation, one.PixelRepresentation = 1, "MONOCHROME2", 1
     one.BitsAllocated, one.BitsStored, one.HighBit = 16, 16, 15
     one.RescaleSlope, one.RescaleIntercept, one.RescaleType = 1, 0, "HU"

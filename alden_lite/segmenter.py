@@ -18,8 +18,11 @@ plus soft Dice (Milletari et al., 3DV 2016; nnU-Net). Deviation: half resolution
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
+import hashlib
 import importlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -55,6 +58,9 @@ __all__ = [
 
 FIRST_TRAINING_PATIENT = 1000
 """Seed of the first phantom patient that the segmenter learns from; seeds 0 to 99 are for tests."""
+
+SCANS_VERSION = 1
+"""Of the cached phantoms: to be raised when code (the phantom's, the scanner's, this) makes other slices."""
 
 SHOWN = ("evaluation", "lung", "bone")  # windows that the three input channels show, see hounsfield.WINDOWS
 HEIGHTS = {"chest": 2, "abdomen": 2, "pelvis": 1}  # slices of a training patient
@@ -139,7 +145,8 @@ def segment(hu: Array, segmenter: Segmenter | None = None, *, progress: bool = F
 
     Args:
         hu: a slice (Y, X) or a volume (Z, Y, X) in HU, any number type.
-        segmenter: from `load_segmenter`, which is called when None.
+        segmenter: from `load_segmenter`, which is called when None. One in training mode stays in it: a copy
+            in eval mode does the work.
         progress: show a progress bar over the slices.
 
     Returns:
@@ -153,7 +160,9 @@ def segment(hu: Array, segmenter: Segmenter | None = None, *, progress: bool = F
         raise ValueError(f"expected a slice (Y, X) or a volume (Z, Y, X), got shape {tuple(values.shape)}")
     if not torch.isfinite(values).all():
         raise ValueError("the CT holds NaN or infinite HU: replace them (air is -1000) first")
-    network = _frozen(segmenter or load_segmenter())
+    network = segmenter or load_segmenter()
+    if any(part.training for part in network.modules()):
+        network = copy.deepcopy(network).eval()  # in training mode, other slices would change the answer
     volume = values if values.ndim == 3 else values[None]
     slices = tqdm(volume, desc="segmenting", unit="slice", disable=not progress)
     found = torch.stack([_one(one, network) for one in slices])
@@ -161,7 +170,7 @@ def segment(hu: Array, segmenter: Segmenter | None = None, *, progress: bool = F
 
 
 def _frozen(segmenter: Segmenter) -> Segmenter:
-    return segmenter.eval().requires_grad_(False)  # in training mode, other slices would change the answer
+    return segmenter.eval().requires_grad_(False)
 
 
 def _one(hu: torch.Tensor, network: Segmenter) -> torch.Tensor:
@@ -230,7 +239,7 @@ def training_slices(
 
 def _patient(seed: int, cache: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """HU and groups (5, 512, 512) of one phantom patient at random heights, with normal-dose noise."""
-    file = cache / f"patient_{seed}.npz" if cache else None
+    file = cache / f"{_patient_key(seed)}.npz" if cache else None
     stored = read_npz(file, ("hu", "groups")) if file else None
     if stored is None:
         made = [_scan(seed, region, number) for region, count in HEIGHTS.items() for number in range(count)]
@@ -238,6 +247,20 @@ def _patient(seed: int, cache: Path | None) -> tuple[np.ndarray, np.ndarray]:
         if file:
             write_npz(file, **stored)
     return stored["hu"], stored["groups"]
+
+
+def _patient_key(seed: int) -> str:
+    """Name of a cache file: the numbers that a patient's slices depend on, and `SCANS_VERSION`."""
+    patient = Patient.draw(seed)
+    recipe = {
+        "version": SCANS_VERSION,
+        "patient": asdict(patient),
+        "tissues": dict(patient.hu),
+        "slices": {region: [count, *EXTENT_MM[region]] for region, count in HEIGHTS.items()},
+        "scanners": {region: asdict(Scanner.preset(region)) for region in HEIGHTS},
+    }
+    content = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    return f"patient_{seed}_{content.hexdigest()[:24]}"
 
 
 def _scan(seed: int, region: str, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """The public entrance: a slice or a volume in HU, in and out; and the command, with NIfTI and DICOM."""
 
+import gzip
 import json
 import re
 from dataclasses import asdict
@@ -224,6 +225,59 @@ def test_nifti_comes_out_as_whole_hu_in_its_place(tmp_path: Path, halving: None)
     command(nifti(tmp_path / "ct.nii", SCAN.T, affine), tmp_path / "quiet.nii")
     assert np.array_equal(voxels_of(tmp_path / "quiet.nii"), HALVED.T)
     np.testing.assert_allclose(nibabel.load(tmp_path / "quiet.nii").affine, affine, rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nifti_made_of_nifti_names_no_patient_and_lies_where_it_lay(
+    tmp_path: Path, halving: None, suffix: str
+) -> None:
+    texts = {
+        "data_type": b"Doe^Jane 1",
+        "db_name": b"Doe^Jane 2",
+        "descrip": b"chest of the patient, " + b"Doe^Jane 3 " * 5,
+        "aux_file": b"Doe^Jane 4.txt",
+        "intent_name": b"Doe^Jane 5",
+    }
+    turned = nibabel.affines.from_matvec(
+        nibabel.eulerangles.euler2mat(0.1, 0.2, 0.3) @ np.diag([-0.8, 0.7, 3]), [5, -6, 7]
+    )
+    elsewhere = turned + np.array([[0, 0.01, 0, 1], [0, 0, 0.02, 2], [0.03, 0, 0, 3], [0, 0, 0, 0]])
+    one = pydicom.Dataset()
+    one.PatientName = "Doe^Jane 6"
+    extensions = (
+        nibabel.nifti1.Nifti1Extension("comment", b"Doe^Jane 7"),
+        nibabel.nifti1.Nifti1DicomExtension(2, one),
+    )
+    for swapped in (False, True):
+        header = nibabel.Nifti1Header(endianness=">" if swapped else "<")
+        scan = nibabel.Nifti1Image(SCAN.T, None, header)
+        scan.set_qform(turned, "scanner")
+        scan.set_sform(elsewhere, "talairach")
+        scan.header.set_xyzt_units("mm", "sec")
+        for name, text in texts.items():
+            scan.header[name] = text
+        scan.header.extensions.extend(extensions)
+        source, target = tmp_path / f"ct{swapped}{suffix}", tmp_path / f"quiet{swapped}{suffix}"
+        nibabel.save(scan, source)
+        assert whole(source).count(b"Doe^Jane") == 11  # else the search would show nothing
+        command(source, target)
+        assert b"Jane" not in whole(target) and b"Doe" not in whole(target)
+        quiet = nibabel.load(target)
+        assert not quiet.header.extensions
+        assert whole(target)[352:] == HALVED.astype("<i2").tobytes()  # and nothing after the voxels
+        for form in ("get_qform", "get_sform"):
+            found, wanted = (getattr(image, form)(coded=True) for image in (quiet, nibabel.load(source)))
+            np.testing.assert_array_equal(found[0], wanted[0])
+            assert found[1] == wanted[1] > 0
+        assert quiet.header.get_xyzt_units() == ("mm", "sec")
+        assert quiet.header.get_zooms() == nibabel.load(source).header.get_zooms()
+        assert quiet.header.get_intent() == ("none", (), "")
+
+
+def whole(file: Path) -> bytes:
+    """A NIfTI file's content, unpacked."""
+    content = file.read_bytes()
+    return gzip.decompress(content) if file.suffix == ".gz" else content
 
 
 def test_one_slice_of_nifti_stays_two_dimensional(tmp_path: Path, halving: None) -> None:

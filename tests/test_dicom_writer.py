@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.config import IGNORE
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, generate_uid
@@ -31,6 +35,16 @@ def written(folder: Path, source: Series, hu: np.ndarray | None = None) -> list[
     """The files of a derived series, in order of name; its HU are the source's if not given."""
     write_derived(folder, source.hu if hu is None else hu, source, how=HOW)
     return [pydicom.dcmread(file) for file in sorted(folder.iterdir())]
+
+
+def burned_in(folder: Path, said: Sequence[str | None]) -> Series:
+    """A series as read, whose slices' headers have these BurnedInAnnotations, or none of it where None."""
+    for n, value in enumerate(said):
+        one = ct(HU[n], z=n)
+        if value is not None:
+            one.add(DataElement("BurnedInAnnotation", "CS", value, validation_mode=IGNORE))
+        save(one, folder / str(n))
+    return read_series(folder)
 
 
 # Voxels and places
@@ -170,12 +184,41 @@ def test_every_file_says_what_it_is(tmp_path: Path) -> None:
         assert one.SeriesDescription == "alden_lite denoised; NOT FOR CLINICAL USE"
         assert one.DerivationDescription == HOW
         assert re.fullmatch(r"alden_lite \d+\.\d+\.\d+", one.SoftwareVersions)
-        assert (one.BurnedInAnnotation, one.PatientIdentityRemoved) == ("NO", "YES")
-        assert "new UIDs" in one.DeidentificationMethod
+        assert re.search("header: .* new UIDs; pixels not looked at", one.DeidentificationMethod)
+        assert len(one.DeidentificationMethod) <= 64  # LO
         assert one.LongitudinalTemporalInformationModified == "REMOVED"
         assert (one.PatientName, one.PatientID) == ("ANONYMOUS", "ANONYMOUS")
         assert (one.Modality, one.PhotometricInterpretation, one.SamplesPerPixel) == ("CT", "MONOCHROME2", 1)
         assert (one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation) == (16, 16, 15, 1)
+
+
+@pytest.mark.parametrize("said", [("NO", "NO", "NO"), ("no ", " NO", "No")])
+def test_no_text_and_no_identity_are_vouched_for_where_every_slice_denies_burned_in_text(
+    tmp_path: Path, said: tuple[str, ...]
+) -> None:
+    for one in written(tmp_path / "out", burned_in(tmp_path / "scan", said)):
+        assert (one.BurnedInAnnotation, one.PatientIdentityRemoved) == ("NO", "YES")
+        assert "pixels not looked at" in one.DeidentificationMethod
+
+
+@pytest.mark.parametrize("said", [(None, None, None), ("NO", None, "NO"), ("NO", "NO", ""), ("  ", "", "")])
+def test_of_pixels_that_no_header_speaks_of_no_file_says_that_they_name_nobody(
+    tmp_path: Path, said: tuple[str | None, ...]
+) -> None:
+    for one in written(tmp_path / "out", burned_in(tmp_path / "scan", said)):
+        assert "BurnedInAnnotation" not in one
+        assert "PatientIdentityRemoved" not in one
+        assert "pixels not looked at" in one.DeidentificationMethod
+
+
+@pytest.mark.parametrize(("said", "vouched"), [(None, False), ("", False), (" ", False), (" no ", True)])
+def test_a_series_made_by_hand_may_say_none_or_nothing_of_burned_in_text(
+    tmp_path: Path, said: str | None, vouched: bool
+) -> None:
+    source = burned_in(tmp_path / "scan", ["NO"])
+    source = replace(source, headers=({**source.headers[0], "BurnedInAnnotation": said},))
+    (one,) = written(tmp_path / "out", source)
+    assert ("PatientIdentityRemoved" in one) == ("BurnedInAnnotation" in one) == vouched
 
 
 def test_uids_are_new_valid_and_shared_by_a_run(tmp_path: Path) -> None:
@@ -290,12 +333,12 @@ def test_a_file_holds_the_listed_tags_and_no_others(tmp_path: Path) -> None:
     own = (
         *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime"),
         *("AccessionNumber", "Modality", "ReferringPhysicianName", "SeriesDescription", "PatientName"),
-        *("DerivationDescription", "PatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved"),
+        *("DerivationDescription", "PatientID", "PatientBirthDate", "PatientSex"),
         *("DeidentificationMethod", "SoftwareVersions", "StudyInstanceUID", "SeriesInstanceUID", "StudyID"),
         *("SeriesNumber", "AcquisitionNumber", "InstanceNumber", "ImagePositionPatient", "PatientPosition"),
         *("ImageOrientationPatient", "FrameOfReferenceUID", "PositionReferenceIndicator", "SamplesPerPixel"),
         *("PhotometricInterpretation", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored"),
-        *("HighBit", "PixelRepresentation", "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope"),
+        *("HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope"),
         *("RescaleType", "LongitudinalTemporalInformationModified", "PixelData"),
     )
     copied = (
@@ -313,9 +356,11 @@ def test_a_file_holds_the_listed_tags_and_no_others(tmp_path: Path) -> None:
         assert one[name].is_empty
 
 
-def test_pixels_with_a_burned_in_text_are_not_called_anonymous(tmp_path: Path) -> None:
-    write_series(tmp_path / "scan", BurnedInAnnotation="YES")
-    source = read_series(tmp_path / "scan")
+@pytest.mark.parametrize("said", [("YES", "YES"), ("NO", "YES"), (None, "YES"), ("yes ", None), ("?", "NO")])
+def test_pixels_with_a_burned_in_text_are_not_called_anonymous(
+    tmp_path: Path, said: tuple[str | None, ...]
+) -> None:
+    source = burned_in(tmp_path / "scan", said)
     with pytest.raises(ValueError, match="burned into its pixels"):
         write_derived(tmp_path / "out", source.hu, source, how=HOW)
     assert [file.name for file in tmp_path.iterdir()] == ["scan"]

@@ -1,5 +1,6 @@
 """The segmenter that judges pictures: what it learns from, how it learns, and what the shipped one finds."""
 
+import copy
 import math
 import re
 import sys
@@ -13,17 +14,21 @@ import numpy as np
 import pytest
 import torch
 
+from alden_lite import scanner as scanner_module
+from alden_lite import segmenter as segmenter_module
 from alden_lite.checkpoint import CheckpointError, read_card, weights_path
 from alden_lite.data import SPLIT, Volume, load_nifti, load_sample, split_slices
 from alden_lite.organs import GROUPS, phantom_groups, sample_groups
 from alden_lite.overlap import dice
-from alden_lite.phantom import Patient, render
+from alden_lite.phantom import EXTENT_MM, Patient, render
+from alden_lite.phantom import patient as patient_module
 from alden_lite.scanner import Scanner, simulate_pair
 from alden_lite.segmenter import (
     FIRST_TRAINING_PATIENT,
     Segmenter,
     SegmenterRecipe,
     TrainingSlices,
+    _patient,
     draw_batch,
     group_weights,
     load_segmenter,
@@ -128,10 +133,33 @@ def test_single_pixels_noise_gets_in() -> None:
 
 
 def test_segmenting_leaves_the_segmenter_as_it_was() -> None:
-    network = Segmenter().train()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    segment(np.random.default_rng(0).normal(0, 300, (2, 64, 64)), network)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    network = Segmenter()  # in training mode but for one part, one weight frozen, the others with gradients
+    network.up[0].eval()
+    network.across[0].weight.requires_grad_(False)
+    hu = np.random.default_rng(0).normal(0, 300, (2, 64, 64))
+    network(torch.from_numpy(hu).float()[:, None]).sum().backward()
+
+    def state() -> tuple[dict[str, Any], ...]:
+        return (
+            {name: part.training for name, part in network.named_modules()},
+            {name: weight.requires_grad for name, weight in network.named_parameters()},
+            {name: None if w.grad is None else w.grad.tolist() for name, w in network.named_parameters()},
+            {name: value.tolist() for name, value in network.state_dict().items()},
+        )
+
+    before = state()
+    assert set(before[0].values()) == set(before[1].values()) == {True, False}
+    found = segment(hu, network)
+    assert state() == before
+    np.testing.assert_array_equal(found, segment(hu, network.eval()))  # as if it had been in eval mode
+
+
+@pytest.mark.parametrize("training", ["all", "one part"])
+def test_a_segmenter_in_training_mode_answers_as_in_eval_mode(trained: Segmenter, training: str) -> None:
+    network = copy.deepcopy(trained)
+    (network if training == "all" else network.enter[2]).train()
+    hu = discs(3, seed=2).hu
+    np.testing.assert_array_equal(segment(hu, network), segment(hu, trained))
 
 
 @pytest.mark.parametrize(
@@ -269,6 +297,41 @@ def test_it_learns_from_training_slabs_and_phantoms_that_no_test_uses(tmp_path: 
     again = training_slices(1, cache=tmp_path, progress=False)  # read from disk
     np.testing.assert_array_equal(again.hu, slices.hu)
     np.testing.assert_array_equal(again.groups, slices.groups)
+
+
+def test_cached_phantoms_are_made_anew_when_what_makes_them_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, str, int]] = []
+
+    def scan(*slice_: Any) -> tuple[np.ndarray, np.ndarray]:
+        made.append(slice_)
+        return np.full((2, 2), len(made)), np.zeros((2, 2))
+
+    monkeypatch.setattr(segmenter_module, "_scan", scan)
+
+    def is_made(seed: int = 1000) -> bool:
+        count = len(made)
+        _patient(seed, tmp_path)
+        return len(made) > count
+
+    assert is_made() and not is_made()
+    assert is_made(1001) and not is_made(1000)
+    dimmer = {**scanner_module.PRESETS["chest"], "photons": 2.9e5}
+    low, high = EXTENT_MM["pelvis"]
+    fatter = replace(Patient.draw(1000), fat_mm=50.0)
+    for place, name, value in (
+        (segmenter_module, "SCANS_VERSION", segmenter_module.SCANS_VERSION + 1),
+        (segmenter_module, "HEIGHTS", {"chest": 1, "abdomen": 3, "pelvis": 1}),
+        (segmenter_module, "EXTENT_MM", {**EXTENT_MM, "pelvis": (low, high - 1)}),
+        (scanner_module, "PRESETS", {**scanner_module.PRESETS, "chest": dimmer}),
+        (patient_module, "TISSUE_HU", {**patient_module.TISSUE_HU, "liver": (0.0, 1.0, 2.0, 3.0)}),
+        (Patient, "draw", lambda seed: fatter),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setattr(place, name, value)
+            assert is_made(), name
+        assert not is_made(), name
 
 
 @pytest.mark.parametrize(
