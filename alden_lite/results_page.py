@@ -5,7 +5,7 @@ Every number and every verdict comes from `standings`; nothing here knows how a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from alden_lite.cohorts import PHANTOMS, TEST
 from alden_lite.peers import BLEND, FAMILIES, METHODS, starts_from_blend
@@ -13,6 +13,7 @@ from alden_lite.standings import (
     FLOOR,
     HIGH_NOISE,
     LOW_DOSE,
+    VERDICTS,
     Standings,
     claims,
     headline,
@@ -174,17 +175,13 @@ def _verdicts(standings: Standings) -> str:
     if not found:
         return "\n\n".join([*lines, "Too few phantom patients for a test: nothing more can be said."])
     lines.append(
-        "On phantom patients, ALDEN against each rival in four figures. A claim holds if p of an exact "
-        f"paired Wilcoxon test, adjusted for all {len(found)} (Holm), is below 0.05. Effect: matched-pairs "
-        "rank-biserial correlation, 1 if ALDEN is better in every patient."
+        "On phantom patients, ALDEN against each rival in four figures. A claim, or its opposite, holds if p "
+        f"of an exact paired Wilcoxon test, adjusted for all {len(found)} (Holm), is below 0.05. Effect: "
+        "matched-pairs rank-biserial correlation, 1 if ALDEN is better in every patient."
     )
-    sorts: Sequence[tuple[str, Callable[[bool], bool]]] = (
-        ("Holds", bool),
-        ("Does not hold", lambda h: not h),
-    )
-    for heading, wanted in sorts:
-        those = [f"- {one.text}: {one.evidence}" for one in found if wanted(one.holds)]
-        lines.append(f"### {heading}\n\n" + ("\n".join(those) or "None."))
+    for verdict in VERDICTS:
+        those = [f"- {one.text}: {one.evidence}" for one in found if one.verdict == verdict]
+        lines.append(f"### {verdict.capitalize()}\n\n" + ("\n".join(those) or "None."))
     return "\n\n".join(lines)
 
 

@@ -175,12 +175,16 @@ def headline(standings: Standings) -> dict[str, float]:
     return {key: value if isinstance(value, int) else round(value, 4) for key, value in found.items()}
 
 
+VERDICTS = ("holds", "the opposite holds", "cannot be told")
+
+
 @dataclass(frozen=True)
 class Claim:
-    """Something one would like to say of ALDEN; whether the phantom patients bear it out, and by what."""
+    """Something one would like to say of ALDEN; what the phantom patients say to it (one of `VERDICTS`), and
+    by what."""
 
     text: str
-    holds: bool
+    verdict: str
     evidence: str
 
 
@@ -196,8 +200,8 @@ _WANTED = {
 def claims(standings: Standings) -> list[Claim]:
     """ALDEN against every rival in four figures, on phantom patients; p adjusted for all of them (Holm).
 
-    A claim holds if the mean difference has the right sign and the adjusted p is below 0.05. Of a rival with
-    fewer than 6 phantom patients in common with ALDEN nothing is claimed: nothing can be shown.
+    If the adjusted p is below 0.05, a claim holds or its opposite does, by the sign of the mean difference.
+    Of a rival with fewer than 6 phantom patients in common with ALDEN nothing is claimed.
     """
     there = [name for name in _rivals(standings) if standings.looked_at(PHANTOMS, name)]
     if "alden" not in there:
@@ -220,7 +224,7 @@ def _claim(key: str, one: Comparison, p: float) -> Claim:
     low, mean, high = (form.format(value) for value in (one.low, one.mean, one.high))
     return Claim(
         f"ALDEN {text} than {rival}",
-        sign * one.mean > 0 and p < 0.05,
+        VERDICTS[2] if p >= 0.05 else VERDICTS[0] if sign * one.mean > 0 else VERDICTS[1],
         f"{mean} [{low}, {high}] over {one.n} patients, p = {p:.2g}, effect {sign * one.effect:+.2f}",
     )
 

@@ -170,12 +170,14 @@ def test_the_page_marks_who_starts_from_the_blend_and_what_was_searched(tmp_path
 def test_a_claim_holds_with_the_right_sign_and_enough_patients(tmp_path: Path) -> None:
     found = {one.text: one for one in claims(tournament(tmp_path))}
     judge = found["ALDEN looks more like normal dose (judge's distance) than l1"]
-    assert judge.holds and "over 12 patients" in judge.evidence and "effect +1.00" in judge.evidence
+    assert (
+        judge.verdict == "holds" and "over 12 patients" in judge.evidence and "effect +1.00" in judge.evidence
+    )
     truth = found["ALDEN is nearer to the noise-free truth (RMSE) than l1"]
-    assert not truth.holds and "p = 1" in truth.evidence
+    assert truth.verdict == "cannot be told" and "p = 1" in truth.evidence
     worse = {one.text: one for one in claims(tournament(tmp_path, alden=-0.1))}
     judge = worse["ALDEN looks more like normal dose (judge's distance) than l1"]
-    assert not judge.holds and "effect -1.00" in judge.evidence
+    assert judge.verdict == "the opposite holds" and "effect -1.00" in judge.evidence
 
 
 def test_p_is_adjusted_for_all_claims_together(tmp_path: Path) -> None:
@@ -196,13 +198,17 @@ def test_without_phantoms_nothing_is_claimed(tmp_path: Path) -> None:
 
 def test_the_page_says_what_holds_and_what_does_not(tmp_path: Path) -> None:
     page = results_page(tournament(tmp_path))
-    holds, rest = page.split("### Holds")[1].split("### Does not hold")
+    holds, rest = page.split("### Holds")[1].split("### The opposite holds")
+    opposite, rest = rest.split("### Cannot be told")
     assert "ALDEN looks more like normal dose (judge's distance) than l1" in holds
     assert "ALDEN is nearer to the noise-free truth (RMSE) than l1" in rest
+    assert opposite.strip() == "None."
     assert "25% below that of L1" in page and "0.40 dB below" in page
     assert "leaves 49% of L1's excess" in page
     assert "| `l1` | 33.00 |" in page, "one patient: no interval"
     assert "nan" not in page.lower()
+    worse = results_page(tournament(tmp_path, alden=-0.1)).split("### The opposite holds")[1]
+    assert "(judge's distance) than l1" in worse.split("### Cannot be told")[0]
     better = results_page(tournament(tmp_path, floor=0.5))
     assert "not above the floor" in better
 
