@@ -54,7 +54,8 @@ def load_generator(name: str | Path = "alden") -> nn.Module:
         generator = build_generator(read_card(path)["recipe"]["generator"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} has no card that names its generator ({error}): write it with Training.export"
+            f"{path} has no card that names its generator ({error}): write it with "
+            "`train --export` or Training.export"
         ) from error
     load_weights(generator, path)
     return generator.eval().requires_grad_(False)

@@ -602,7 +602,12 @@ def main(argv: list[str] | None = None) -> int:
     status 143. After anything harsher, the newest checkpoint is whole. Either way `--resume` goes on.
     """
     parser = argparse.ArgumentParser(prog="python -m alden_lite train", description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and weights")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for checkpoints and log; for weights that denoise takes: --export",
+    )
     parser.add_argument(
         "--protocol", choices=sorted(PROTOCOLS), default="course", help="how low doses are drawn"
     )
