@@ -56,9 +56,11 @@ def results_page(standings: Standings) -> str:
     made = standings.made
     parts = [
         "# Results: ALDEN among its rivals",
-        "Written by `benchmarks/peers.py --page` from `alden_lite/studies/peers.json`; do not edit. Made by "
-        f"`{made['command']}` on {made['machine']}, {made['threads']} threads, "
-        f"torch {made['versions'].get('torch', '?')}.",
+        "Written by `benchmarks/peers.py --page` from `alden_lite/studies/peers.json`; do not edit. `make "
+        "peers` makes it anew. Made by "
+        f"`{made['command']}` on {made['machine']}, threads a process: {made['threads']}, "
+        f"torch {made['versions'].get('torch', '?')}. All that is trained has seen "
+        f"{', '.join(made['trained_on'])}; nothing has seen {', '.join(made['unseen']) or 'others'}.",
         f"Every trained method had {made['minutes']:g} minutes of processor time for each seed, on the same "
         f"crops of the same pairs. The dose is {made['dose']:g} of each slice's own. PSNR, SSIM, RMSE, MAE, "
         "bias, GMSD and VIF are taken in [-160, 240] HU against the normal-dose slice, which has noise of "
@@ -177,7 +179,8 @@ def _verdicts(standings: Standings) -> str:
     lines.append(
         "On phantom patients, ALDEN against each rival in four figures. A claim, or its opposite, holds if p "
         f"of an exact paired Wilcoxon test, adjusted for all {len(found)} (Holm), is below 0.05. Effect: "
-        "matched-pairs rank-biserial correlation, 1 if ALDEN is better in every patient."
+        "matched-pairs rank-biserial correlation, 1 if ALDEN is better in every patient. Rivals of "
+        "`architecture` began from nothing, ALDEN from `l1`: what holds against them says little of losses."
     )
     for verdict in VERDICTS:
         those = [f"- {one.text}: {one.evidence}" for one in found if one.verdict == verdict]

@@ -17,6 +17,8 @@ MADE = {
     "minutes": 3.0,
     "dose": 0.25,
     "versions": {"torch": "2.5"},
+    "trained_on": ["LIDC-IDRI-0001 training slabs", "ge.nii.gz"],
+    "unseen": ["chest.nii.gz"],
 }
 FIGURES = ("psnr_db", "ssim", "rmse_hu", "judge", "texture", "texture_error")
 PHANTOMS = [f"phantom {n}" for n in range(12)]
@@ -206,6 +208,7 @@ def test_the_page_says_what_holds_and_what_does_not(tmp_path: Path) -> None:
     assert "25% below that of L1" in page and "0.40 dB below" in page
     assert "leaves 49% of L1's excess" in page
     assert "| `l1` | 33.00 |" in page, "one patient: no interval"
+    assert "has seen LIDC-IDRI-0001 training slabs, ge.nii.gz; nothing has seen chest.nii.gz." in page
     assert "nan" not in page.lower()
     worse = results_page(tournament(tmp_path, alden=-0.1)).split("### The opposite holds")[1]
     assert "(judge's distance) than l1" in worse.split("### Cannot be told")[0]
