@@ -188,6 +188,7 @@ def test_sampling_estimates_the_loss_over_all_places() -> None:
 def test_autocast_and_half_precision_features_still_give_a_float32_loss() -> None:
     maps = made_up_maps(2, 32, 4, 4)
     plain = semantic_contrastive_loss(*maps)
+    torch.testing.assert_close(plain, semantic_contrastive_loss(*maps.double()).float())
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(semantic_contrastive_loss(*maps), plain)
     half = semantic_contrastive_loss(*maps.bfloat16())

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -414,6 +415,40 @@ def test_an_image_is_judged_alike_alone_and_in_a_batch() -> None:
     torch.testing.assert_close(together[:1], alone)
 
 
+@torch.no_grad()
+def test_three_sites_mix_what_they_see_with_the_anatomy_of_their_depth() -> None:
+    aad = small_aad(spectral_norm=False, grain=None)
+    wake(aad.fusions)
+    image, semantics = crops(), anatomy()
+    maps = aad.attention(image, semantics)
+
+    def leaky(x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, 0.2 * x)
+
+    def conv(layer: nn.Module, x: Tensor, stride: int = 1) -> Tensor:
+        return F.conv2d(x, layer.weight, layer.bias, stride, padding=1)
+
+    x = leaky(conv(aad.stem[0], ((image - 50) / 200).clamp(-3, 3), 2))
+    for site, halves in enumerate((True, True, False)):
+        if halves:
+            x = leaky(conv(aad.approach[site][0], x, 2))
+        fusion = aad.fusions[site]
+        torch.testing.assert_close(maps[site], fusion.attention(x, semantics[site]))
+        x = leaky(conv(aad.mix[site], x) + fusion(x, semantics[site]))
+    torch.testing.assert_close(aad(image, semantics), conv(aad.judge, x))
+
+
+@torch.no_grad()
+def test_by_default_it_sees_soft_tissue_at_gain_through_64_96_and_96_channels() -> None:
+    aad = AnatomyAwareDiscriminator()
+    hu = torch.tensor([-1000.0, -550.0, -150.0, 50.0, 650.0, 3000.0]).repeat(24, 4)[None, None]
+    torch.testing.assert_close(
+        aad._see(hu)[0, 0, 0, :6], torch.tensor([-3.0, -3.0, -1.0, 0.0, 3.0, 3.0]), atol=1e-6, rtol=0
+    )
+    assert [mix.weight.shape[0] for mix in aad.mix] == [64, 96, 96]
+    assert [fusion.semantic_in[0].num_groups for fusion in aad.fusions] == [32, 32, 32]
+
+
 # Losses
 
 
@@ -458,6 +493,20 @@ def test_the_two_players_pull_fake_logits_in_opposite_directions(kind: str) -> N
     (player,) = torch.autograd.grad(generator_loss(fake, kind=kind), fake)
     assert (critic > 0).all()
     assert (player < 0).all()
+
+
+@pytest.mark.parametrize("kind", ["bce", "lsgan"])
+def test_losses_of_half_precision_logits_are_float32(kind: str) -> None:
+    real, fake = torch.randn(2, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for rounded, exact in (
+        (
+            discriminator_loss(real, fake, kind=kind),
+            discriminator_loss(real.float(), fake.float(), kind=kind),
+        ),
+        (generator_loss(fake, kind=kind), generator_loss(fake.float(), kind=kind)),
+    ):
+        assert rounded.dtype == torch.float32
+        assert torch.equal(rounded, exact)
 
 
 # Errors

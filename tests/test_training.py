@@ -3,7 +3,9 @@
 import copy
 import json
 import math
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import softplus
 
+from alden_lite import checkpoint as checkpoint_module
 from alden_lite import discriminator as discriminator_module
 from alden_lite import training as training_module
-from alden_lite.checkpoint import CheckpointError, flat_state, load_weights, read_card, weights_path
+from alden_lite.bank import Batch, CropBank
+from alden_lite.checkpoint import (
+    CheckpointError,
+    file_sha256,
+    flat_state,
+    has_checkpoints,
+    load_weights,
+    read_card,
+    read_newest,
+    weights_path,
+    write_checkpoint,
+    write_weights,
+)
 from alden_lite.contrastive import semantic_contrastive_loss
 from alden_lite.data import Pairs
 from alden_lite.discriminator import discriminator_loss, generator_loss
@@ -556,3 +571,265 @@ def test_a_setting_that_cannot_be_read_is_refused(setting: str, tmp_path: Path) 
     with pytest.raises(ValueError, match="unknown field|cannot be read"):
         training_module.main(["--out", str(tmp_path / "run"), "--set", setting])
     assert not (tmp_path / "run").exists()
+
+
+# What reaches whom
+
+
+WITHOUT_PVM = replace(TINY, contrastive_weight=0.0, anatomy=False)
+"""A plain discriminator: the adversarial part alone."""
+
+
+def test_an_lsgan_recipe_without_anatomy_trains_both_by_squares_and_needs_no_pvm(pairs: Pairs) -> None:
+    training = Training(replace(WITHOUT_PVM, adversarial_loss="lsgan"), pairs)
+    assert training.pvm is None
+    d = training.discriminator.eval().module  # spectral norm holds still
+    batch = training.bank.at(0)
+    y, fake = denormalise(batch.normal), denormalise(training.generator.module(batch.low).detach())
+    expected = (0.5 * (d(y) - 1).square().mean() + 0.5 * d(fake).square().mean()).item()
+    losses = training.step(batch)
+    assert losses["discriminator"] == pytest.approx(expected, rel=1e-4)
+    passes = 0.5 * (d(fake) - 1).square().mean()  # of D as updated
+    assert losses["adversarial"] == pytest.approx(passes.item(), rel=1e-4)
+
+
+def test_the_generators_step_leaves_d_alone_and_ds_gradients_are_clipped_too(pairs: Pairs) -> None:
+    training = Training(replace(WITHOUT_PVM, clip=1e-4), pairs)
+    batch, d = training.bank.at(0), list(training.discriminator.module.parameters())
+    denoised = training.generator(batch.low)
+    training.discriminator_step(denoised.detach(), batch)
+    gradients = [weight.grad.clone() for weight in d if weight.grad is not None]
+    assert len(gradients) == len(d)
+    assert torch.stack([g.norm() for g in gradients]).norm().item() == pytest.approx(1e-4, rel=0.01)
+    kept = [weight.clone() for weight in d]
+    training.generator_step(denoised, batch)
+    assert all(torch.equal(a, w) for a, w in zip(kept, d, strict=True))
+    assert all(torch.equal(g, w.grad) for g, w in zip(gradients, d, strict=True))  # type: ignore[arg-type]
+    assert all(weight.requires_grad for weight in d)
+
+
+def test_the_recipe_says_how_d_asks_and_how_adam_remembers(pairs: Pairs, pvm: PVM) -> None:
+    for query, positions in (("image", True), ("semantic", False)):
+        recipe = replace(TINY, query=query, positions=positions, betas=(0.3, 0.9))
+        training = Training(recipe, pairs, pvm=pvm)
+        fusions = training.discriminator.module._fusions()
+        assert [(fusion.query, fusion.positions) for fusion in fusions] == [(query, positions)] * 3
+        for optimiser in training._optimisers().values():
+            assert tuple(optimiser.param_groups[0]["betas"]) == (0.3, 0.9)
+
+
+def test_a_recipe_reads_only_the_taps_that_its_losses_need() -> None:
+    assert Recipe(contrastive_taps=(9,)).taps == (4, 8, 9, 12)
+    assert Recipe(anatomy=False, contrastive_taps=(9,)).taps == (9,)
+    assert Recipe(contrastive_weight=0.0).taps == (4, 8, 12)
+    assert WITHOUT_PVM.taps == PLAIN.taps == ()
+
+
+def test_the_contrastive_loss_gets_the_recipes_numbers_and_new_places_every_step(
+    pairs: Pairs, pvm: PVM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def remember(*maps: object, generator: torch.Generator, **options: object) -> torch.Tensor:
+        asked.append({**options, "seed": generator.initial_seed()})
+        return torch.zeros(())
+
+    monkeypatch.setattr(training_module, "semantic_contrastive_loss", remember)
+    numbers = {"temperature": 0.2, "places": 5, "negatives": 3, "min_distance": 1, "noise_term": False}
+    training = Training(replace(TINY, contrastive_form="sum", **numbers), pairs, pvm=pvm)  # type: ignore[arg-type]
+    monkeypatch.setattr(training, "_maps", lambda hu, *, taps: {12: hu})
+    crops = torch.zeros(2, 1, 56, 56)
+    for done in (0, 1, 1):
+        training.done = done
+        training._contrastive(crops, Batch(crops, crops, {12: crops}, {12: crops}))
+    seeds = [options.pop("seed") for options in asked]
+    assert asked == [numbers | {"form": "sum"}] * 3
+    assert seeds[0] != seeds[1] == seeds[2]
+
+
+def test_the_seed_decides_where_training_starts(pairs: Pairs) -> None:
+    one, again, other = (
+        Training(replace(PLAIN, seed=seed), pairs).generator.module.enter[1][0].weight  # type: ignore[index, union-attr]
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_every_step_takes_its_own_batch(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, taken = Training(replace(PLAIN, seed=5), pairs), []
+    at = training.bank.at
+    monkeypatch.setattr(training.bank, "at", lambda step: taken.append(step) or at(step))
+    run(training, 3)
+    run(training, 99)  # not beyond the recipe's last
+    assert taken == [0, 1, 2, 3, 4, 5]
+    assert training.bank.seed == 5
+
+
+def test_the_average_follows_fast_at_first_and_then_by_the_recipe(pairs: Pairs) -> None:
+    training = Training(replace(PLAIN, average=0.2), pairs)
+    weight, mean = training.generator.module.leave[0].bias, training.averaged.leave[0].bias  # type: ignore[index, union-attr]
+    for decay in (1 / 10, 2 / 11, 0.2, 0.2):
+        before = mean.clone()
+        training.step()
+        torch.testing.assert_close(mean, decay * before + (1 - decay) * weight, atol=1e-8, rtol=1e-5)
+        assert not torch.equal(mean, weight)
+
+
+def test_a_report_is_the_mean_since_the_last(pairs: Pairs, tmp_path: Path) -> None:
+    twin = Training(PLAIN, pairs)
+    each = [twin.step()["pixel"] for _ in range(5)]
+    reports = list(Training(PLAIN, pairs, tmp_path).run(5, report_every=2, progress=False))
+    means = [(each[0] + each[1]) / 2, (each[2] + each[3]) / 2, each[4]]
+    assert [report.losses["pixel"] for report in reports] == pytest.approx(means, rel=1e-6)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["pixel"]) for line in log] == list(zip((2, 4, 5), means, strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_even_where_its_gradient_is(
+    pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(PLAIN, pairs)
+    monkeypatch.setattr(training, "generator_step", lambda *_: {"pixel": torch.tensor(math.inf)})
+    with pytest.raises(FloatingPointError, match="step 0: .*inf"):
+        training.step()
+
+
+# Crops
+
+
+def numbered_bank(pairs: Pairs, **options: object) -> CropBank:
+    """Eight rows of four crops, three passes."""
+    sizes = {"crop": 16, "size": 32, "batch": 4, "reuse": 3, "seed": 0}
+    return CropBank(pairs, **(sizes | options))  # type: ignore[arg-type]
+
+
+def names(crops: torch.Tensor) -> list[float]:
+    """A number for each crop, to know it by."""
+    return crops.double().flatten(1).square().sum(1).tolist()
+
+
+def test_every_pass_shuffles_every_column_and_a_new_bank_has_other_crops(pairs: Pairs) -> None:
+    bank = numbered_bank(pairs)
+    columns = list(zip(*[iter(names(bank.crops(0).low))] * 4, strict=True))  # eight rows
+    rows_of = [{column[c]: row for row, column in enumerate(columns)} for c in range(4)]
+    orders = []
+    for one_pass in range(3):
+        seen = [names(bank.at(8 * one_pass + step).low) for step in range(8)]
+        orders += [tuple(rows_of[c][batch[c]] for batch in seen) for c in range(4)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len(set(orders)) == 12  # three passes, four columns
+    following = names(bank.at(24).low)
+    assert not {name for column in columns for name in column} & set(following)
+    assert names(numbered_bank(pairs).at(24).low) == following  # whatever was asked before
+    assert names(numbered_bank(pairs, seed=1).crops(0).low) != names(numbered_bank(pairs).crops(0).low)
+
+
+def test_processes_share_the_batches_of_one(pairs: Pairs) -> None:
+    whole = numbered_bank(pairs)
+    parts = [numbered_bank(pairs, rank=rank, processes=2) for rank in range(2)]
+    for step in (0, 5, 9, 30):
+        halves = [part.at(step) for part in parts]
+        assert [len(half.low) for half in halves] == [2, 2]
+        for name in ("low", "normal"):
+            together = torch.cat([getattr(half, name) for half in halves])
+            assert torch.equal(together, getattr(whole.at(step), name))
+
+
+def test_features_of_a_bank_are_computed_once_and_stay_with_their_crops(pairs: Pairs) -> None:
+    calls = []
+
+    def corner(hu: torch.Tensor) -> dict[int, torch.Tensor]:
+        calls.append(len(hu))
+        assert not torch.is_grad_enabled()
+        return {12: hu[..., :2, :2].clone()}
+
+    bank = numbered_bank(pairs, size=40, normal_features=corner, low_features=corner)
+    for step in range(30):  # 10 rows, 3 passes
+        batch = bank.at(step)
+        torch.testing.assert_close(batch.normal_maps[12], denormalise(batch.normal)[..., :2, :2])
+        torch.testing.assert_close(batch.low_maps[12], denormalise(batch.low)[..., :2, :2])
+    assert sum(calls) == 2 * 40
+    assert max(calls) <= 16
+
+
+# On disk
+
+
+def test_a_resume_forgets_what_the_log_says_of_later_steps(pairs: Pairs, tmp_path: Path) -> None:
+    run(Training(PLAIN, pairs, tmp_path), 2)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "pixel": 9.0}\n')  # logged, but killed before the checkpoint
+    Training.resume(tmp_path, pairs)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2]
+
+
+def test_a_warm_start_is_what_is_trained_and_its_origin_survives_a_resume(
+    pairs: Pairs, tmp_path: Path
+) -> None:
+    training = Training(replace(PLAIN, warm_start="l1", warm_keep=0.25), pairs, tmp_path)
+    for trained, mean in zip(
+        training.generator.module.parameters(), training.averaged.parameters(), strict=True
+    ):
+        assert torch.equal(trained, mean)
+    training.save()
+    resumed = Training.resume(tmp_path, pairs)
+    assert resumed.warm_start == training.warm_start
+    assert resumed.warm_start is not None
+    assert resumed.warm_start["sha256"] == file_sha256(weights_path("l1"))
+
+
+def test_a_checkpoint_appears_whole_and_the_newest_is_the_one_with_most_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path) -> str:
+        raise KeyboardInterrupt
+
+    state = {"w": torch.ones(1)}
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "file_sha256", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_checkpoint(tmp_path, 1, state, {})
+    assert not has_checkpoints(tmp_path)
+    for step in (999_998, 999_999, 1_000_000):
+        write_checkpoint(tmp_path, step, state, {})
+    assert read_newest(tmp_path)[1]["steps"] == 1_000_000
+    assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_1000000", "step_999999"]
+
+
+def test_weights_of_another_width_are_refused_and_half_a_file_is_half_as_large(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small, wide = UNet(width=4), UNet(width=8)
+    full = write_weights(tmp_path / "full.safetensors", wide, {"recipe": {"generator": "unet"}})
+    with pytest.raises(CheckpointError, match="names or shapes differ"):
+        load_weights(small, full)
+    rounded = write_weights(tmp_path / "half.safetensors", wide, {}, half=True)
+    assert {tensor.dtype for tensor in load_file(rounded).values()} == {torch.float16}
+    twin = UNet(width=8)
+    load_weights(twin, rounded)
+    for ours, theirs in zip(twin.parameters(), wide.parameters(), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+def test_sigterm_ends_the_command_after_the_step_under_way_with_a_checkpoint(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Training.step
+
+    def terminated(training: Training) -> dict[str, float]:
+        if training.done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(training)
+
+    monkeypatch.setattr(training_module, "training_pairs", lambda protocol, volumes: pairs)
+    monkeypatch.setattr(training_module, "_save_picture", lambda *_: None)
+    monkeypatch.setattr(Training, "step", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    settings = ["steps=5", "batch=2", "bank=4", "crop=56", "adversarial_weight=0", "contrastive_weight=0"]
+    export = tmp_path / "small.safetensors"
+    assert training_module.main(["--out", str(tmp_path), "--export", str(export), "--set", *settings]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in tmp_path.glob("step_*") if path.is_dir()] == ["step_000002"]
+    assert not export.exists()  # not finished
+    assert "stopped after step 2" in capsys.readouterr().out
