@@ -142,7 +142,7 @@ class AnatomyAwareDiscriminator(nn.Module):
 
         Returns:
             Logits (B, 1, H/8, W/8). One logit sees 92 x 92 pixels of the image, 78 x 78 without the channel
-            of grain (pix2pix: 70 x 70).
+            of grain (pix2pix: 70 x 70); with `query="semantic"` fusions, once awake, see all.
 
         Raises:
             ValueError: if a shape does not fit, or semantics come to a plain discriminator.

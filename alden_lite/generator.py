@@ -34,8 +34,9 @@ def keep_input(generator: nn.Module, share: float) -> nn.Module:
     """Let a trained U-Net leave a share of its input in: `G'(u) = share u + (1 - share) G(u)`.
 
     With nested doses, part of what the low-dose slice shows is the normal dose's own grain. Of all pictures
-    with a given amount of grain, such a blend of the mean and the input is the nearest to the truth if noise
-    is Gaussian (Freirich et al., NeurIPS 2021): the least a learned method must beat, and its best start.
+    with a given amount of grain, such a blend of the mean and the input is the nearest to the normal dose if
+    noise is Gaussian, as it makes the mean's own grain stronger and adds none that has nothing to do with it
+    (Freirich et al., NeurIPS 2021): the least a learned method must beat, and a good start for one.
 
     Args:
         generator: changed in place, and returned.

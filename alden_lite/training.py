@@ -125,7 +125,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         counts = ("steps", "batch", "crop", "bank", "reuse", "devices", "nodes")
-        for name in (*counts, "learning_rate", "clip", "temperature"):
+        rates = ("learning_rate", "discriminator_learning_rate")
+        for name in (*counts, *rates, "clip", "temperature", "places", "negatives"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.bank % self.batch or self.batch % (self.devices * self.nodes):
@@ -137,7 +138,8 @@ class Recipe:
             raise ValueError(
                 f"contrastive_crops={few} must divide batch={self.batch}, and be a multiple of all devices"
             )
-        for name in ("pixel_weight", "adversarial_weight", "contrastive_weight", "r1_weight"):
+        weights = ("pixel_weight", "adversarial_weight", "contrastive_weight", "r1_weight")
+        for name in (*weights, "warmup", "min_distance"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, choices in _CHOICES.items():
@@ -280,7 +282,8 @@ class Training:
         """Update D, then G, on one batch (the next of the recipe's when None); returns the losses.
 
         Raises:
-            FloatingPointError: if a loss is not finite. Weights on disk stay as they are.
+            FloatingPointError: if a loss is not finite. Weights on disk stay as they are; those in memory
+                may be spoilt: resume from the last checkpoint.
         """
         self._set_rates()
         batch = batch or self.bank.at(self.done)
@@ -456,7 +459,9 @@ class Training:
         return bool(torch.as_tensor(self.fabric.all_reduce(asked, reduce_op="sum")) > 0)
 
     def _mean_over_processes(self, values: dict[str, float]) -> dict[str, float]:
-        stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=self.fabric.device)
+        if self.fabric.world_size == 1:
+            return values
+        stacked = torch.tensor(list(values.values()), device=self.fabric.device)
         together = self.fabric.all_reduce(stacked, reduce_op="mean")
         return dict(zip(values, torch.as_tensor(together).tolist(), strict=True))
 
@@ -699,7 +704,7 @@ def _read_value(name: str, value: str, default: object) -> object:
         read = json.loads(value)
     except json.JSONDecodeError:
         read = None
-    if isinstance(read, kind) or (kind is float and type(read) is int):
+    if type(read) is kind or (kind is float and type(read) is int):  # true is an int to isinstance
         return read
     example = json.dumps(default)
     raise ValueError(f"{name}={value} cannot be read: {name} looks like {name}={example}")

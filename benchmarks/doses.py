@@ -110,7 +110,7 @@ def _shown(word: str) -> str:
 def _about() -> str:
     """What the figures mean: the second paragraph of this script's own description."""
     assert __doc__
-    return next(part for part in __doc__.split("\n\n") if part.startswith("Slices are"))
+    return next(part.strip() for part in __doc__.split("\n\n") if part.startswith("Slices are"))
 
 
 def _doses(options: argparse.Namespace) -> Iterator[tuple[str, Cohort]]:

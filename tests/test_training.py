@@ -514,6 +514,9 @@ def test_impossible_recipes_are_refused(pairs: Pairs, pvm: PVM) -> None:
         {"adversarial_loss": "wgan"},
         {"contrastive_form": "both"},
         {"adversarial_weight": -1.0},
+        {"discriminator_learning_rate": 0.0},
+        {"places": 0},
+        {"warmup": -1},
         {"keep": 1.0},
         {"keep": -0.1},
         {"warm_keep": 0.2},  # of no warm start
@@ -566,7 +569,9 @@ def test_the_command_trains_resumes_and_exports(
     assert "step 4: pixel" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("setting", ["stepps=3", "steps=three", "steps=1.5", "betas=0.9", "anatomy=yes"])
+@pytest.mark.parametrize(
+    "setting", ["stepps=3", "steps=three", "steps=1.5", "betas=0.9", "anatomy=yes", "steps=true"]
+)
 def test_a_setting_that_cannot_be_read_is_refused(setting: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown field|cannot be read"):
         training_module.main(["--out", str(tmp_path / "run"), "--set", setting])
