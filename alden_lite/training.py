@@ -507,6 +507,8 @@ class Training:
         if unknown := set(machine) - set(MACHINE):
             raise ValueError(f"a resumed run keeps its recipe but for {', '.join(MACHINE)}; got {unknown}")
         state, about = read_newest(Path(folder))
+        if missing := {"pairs_sha256", "recipe", "pvm", "warm_start", "steps"} - set(about):
+            raise CheckpointError(f"the checkpoint in {folder} is damaged: it lacks {sorted(missing)}")
         if about["pairs_sha256"] != pairs.sha256():
             raise CheckpointError(f"the run in {folder} saw other pairs: give it the same data and protocol")
         recipe = replace(_recipe_from(about["recipe"]), **machine)

@@ -430,6 +430,12 @@ def test_damaged_or_foreign_checkpoints_are_refused_and_kept(pairs: Pairs, tmp_p
     other = Pairs(pairs.low + np.int16(1), pairs.normal, pairs.dose, pairs.slices)
     with pytest.raises(CheckpointError, match="other pairs"):
         Training.resume(tmp_path, other)
+    recipe = tmp_path / "step_000002" / "recipe.json"
+    whole = recipe.read_text()
+    recipe.write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != "pvm"}))
+    with pytest.raises(CheckpointError, match=r"damaged: it lacks \['pvm'\]"):
+        Training.resume(tmp_path, pairs)
+    recipe.write_text(whole)
     state = tmp_path / "step_000002" / "state.safetensors"
     cut = state.read_bytes()[:-100]
     state.write_bytes(cut)
