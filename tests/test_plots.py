@@ -867,6 +867,13 @@ def discs(axis):
     return {line.get_ydata()[0]: line for line in axis.lines if line.get_marker() == "o"}
 
 
+def test_panels_of_one_quantity_can_share_their_scale():
+    own = [axis.get_xlim() for axis in plots.forest(two_rivals(), x="").axes]
+    shared = [axis.get_xlim() for axis in plots.forest(two_rivals(), x="", same_scale=True).axes]
+    assert own[0] != own[1]
+    assert shared == [(min(low for low, _ in own), max(high for _, high in own))] * 2
+
+
 def test_a_row_stands_at_its_height_in_all_panels_the_first_on_top():
     left, right = plots.forest(two_rivals(), x="difference to l1").axes
     assert [text.get_text() for text in left.get_yticklabels()] == ["gan", "alden", "late"]

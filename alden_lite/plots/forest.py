@@ -21,6 +21,7 @@ def forest(
     x: str,
     runs: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     goals: Mapping[str, float] | None = None,
+    same_scale: bool = False,
 ) -> Figure:
     """Differences as discs with their intervals as bars: full where the interval leaves out 0, else hollow.
 
@@ -30,6 +31,7 @@ def forest(
         x: label below the figure.
         runs: for a panel and a row, values of single runs, drawn as small ticks below the disc.
         goals: for a panel, where its differences would best lie; a dotted line.
+        same_scale: all panels show one quantity: give them one x axis.
 
     Raises:
         ValueError: on 0 or more than 4 panels, no rows, NaN, an interval whose ends are swapped, or runs and
@@ -63,6 +65,10 @@ def forest(
         axis.set_yticklabels(names if first else [])
         axis.locator_params(axis="x", nbins=3)
         axis.grid(alpha=0.3)
+    if same_scale:
+        lows, highs = zip(*(axis.get_xlim() for axis in axes[0]), strict=True)
+        for axis in axes[0]:
+            axis.set_xlim(min(lows), max(highs))
     figure.supxlabel(x, fontsize="medium")
     _legend(figure)
     return figure
