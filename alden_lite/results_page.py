@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from alden_lite.cohorts import PHANTOMS, TEST
 from alden_lite.peers import BLEND, FAMILIES, METHODS, starts_from_blend
 from alden_lite.standings import (
@@ -170,7 +172,9 @@ def _verdicts(standings: Standings) -> str:
         drop = figures["judge_drop_vs_blend"]
         lines.append(
             f"Against `blend`, its own start, which needs no training, ALDEN's distance is {abs(drop):.0%} "
-            f"{'smaller' if drop > 0 else 'larger'} there: that is what its training added."
+            f"{'smaller' if drop > 0 else 'larger'} there: by the judge, that is what its training added. "
+            f"Its texture is {standings.mean('alden', TEST, 'texture'):.2f} of the normal dose's, `blend`'s "
+            f"{standings.mean('blend', TEST, 'texture'):.2f}."
         )
     if "excess_share_vs_l1" in figures:
         lines.append(_excess(figures["excess_share_vs_l1"]))
@@ -180,12 +184,29 @@ def _verdicts(standings: Standings) -> str:
         "On phantom patients, ALDEN against each rival in four figures. A claim, or its opposite, holds if p "
         f"of an exact paired Wilcoxon test, adjusted for all {len(found)} (Holm), is below 0.05. Effect: "
         "matched-pairs rank-biserial correlation, 1 if ALDEN is better in every patient. Rivals of "
-        "`architecture` began from nothing, ALDEN from `l1`: what holds against them says little of losses."
+        "`architecture` began from nothing, ALDEN from `l1`: what holds against them says little of losses. "
+        "p speaks of other patients, not of other trainings: seeds are averaged first."
+        + _between_seeds(standings)
     )
     for verdict in VERDICTS:
         those = [f"- {one.text}: {one.evidence}" for one in found if one.verdict == verdict]
         lines.append(f"### {verdict.capitalize()}\n\n" + ("\n".join(those) or "None."))
     return "\n\n".join(lines)
+
+
+def _between_seeds(standings: Standings) -> str:
+    """By how much ALDEN's own seeds differ on phantoms; empty with fewer than two."""
+    looks = [run.sets[PHANTOMS].rows for run in standings.of("alden") if PHANTOMS in run.sets]
+    if len(looks) < 2:
+        return ""
+    spread = {
+        figure: np.ptp([np.nanmean(np.array(rows[figure], dtype=float)) for rows in looks])
+        for figure in ("psnr_db", "judge", "texture_error")
+    }
+    return (
+        f" ALDEN's {len(looks)} seeds differ by {spread['psnr_db']:.2f} dB, by {spread['judge']:.4f} at the "
+        f"judge's and by {spread['texture_error']:.3f} in texture: differences of that size may be luck."
+    )
 
 
 def _excess(share: float) -> str:

@@ -4,12 +4,14 @@
     python benchmarks/doses.py --per-dose 0.1 0.5 --minutes 3  # also models of one dose each
     python benchmarks/doses.py --page book/doses.md ...  # the tables into a file, too
 
-Slices are compared with the normal-dose scan that they were made of, phantoms with a second one, whose noise
-is its own. grain is the noise left in smooth soft tissue as a share of the normal dose's: above 1 is
-under-corrected, below 1 over-corrected. bias is the mean error in HU in [-160, 240] HU; where few photons
-arrive, a scan is biased itself. Kernels: the same slices, filtered to 0.6, 1 and 3 times the gain at the
-pixels' Nyquist frequency. A model of one dose is the shipped `l1`, further trained with L1 on that dose
-alone, for as many minutes each of processor time.
+Slices are compared with the normal-dose scan that they were made of (phantoms, if any, with a second one,
+whose noise is its own). `development`: validation slices of patients who trained the shipped generators;
+`unseen`: patients who trained nothing. grain is the noise left in smooth soft tissue as a share of the normal
+dose's: above 1 is under-corrected, below 1 over-corrected. bias is the mean error in HU in [-160, 240] HU;
+where few photons arrive, a scan is biased itself. Kernels: the same slices, filtered to 0.6, 1 and 3 times
+the gain at the pixels' Nyquist frequency. A model of one dose is the shipped `l1`, further trained with L1 on
+that dose alone, on one scan of the sample's training slabs (the shipped one saw three patients, five scans
+each), for so many minutes of processor time.
 """
 
 from __future__ import annotations

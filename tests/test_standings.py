@@ -130,6 +130,17 @@ def test_the_start_of_alden_is_a_rival_too(tmp_path: Path) -> None:
     assert "25% smaller there" in results_page(standings)
 
 
+def test_the_page_says_by_how_much_seeds_differ(tmp_path: Path) -> None:
+    def look(judge: float) -> dict[str, Any]:
+        values = [judge + 0.01 * n for n in range(12)]
+        return {"phantoms": {"patients": PHANTOMS, "rows": rows(judge=values, truth_rmse_hu=values)}}
+
+    seeds = [run("alden", seed, sets=look(0.1 + 0.02 * seed)) for seed in (0, 1)]
+    page = results_page(stored(tmp_path, *seeds, run("l1", sets=look(0.2))))
+    assert "ALDEN's 2 seeds differ by 0.00 dB, by 0.0200 at the judge's and by 0.000 in texture" in page
+    assert "seeds differ" not in results_page(stored(tmp_path, seeds[0], run("l1", sets=look(0.2))))
+
+
 def test_there_is_no_share_of_an_excess_that_l1_does_not_have(tmp_path: Path) -> None:
     assert "excess_share_vs_l1" not in headline(tournament(tmp_path, floor=0.6))
     assert "excess_share_vs_l1" in headline(tournament(tmp_path, floor=0.5))
