@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from alden_lite.bank import Batch, purpose_seed
 from alden_lite.data import Pairs
 from alden_lite.hounsfield import HU_PER_UNIT
-from alden_lite.training import Recipe, Training, learning_rate
+from alden_lite.training import Recipe, Training
 
 __all__ = ["AnatomicalEncoder", "AsconTraining", "patch_loss", "pixel_loss", "soft_ssim"]
 
@@ -186,9 +186,3 @@ class AsconTraining(Training):
         now = self.online.module["encoder"].parameters()
         for slow, fast in zip(self.target.parameters(), now, strict=True):
             slow.lerp_(fast, 1 - MOMENTUM)
-
-    def _set_rates(self) -> None:
-        super()._set_rates()
-        recipe, peak = self.recipe, self.recipe.discriminator_learning_rate
-        rate = learning_rate(self.done, steps=recipe.steps, warmup=recipe.warmup, peak=peak)
-        self.online_optimiser.param_groups[0]["lr"] = rate

@@ -27,7 +27,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from alden_lite.bank import Batch, purpose_seed
 from alden_lite.data import Pairs
-from alden_lite.training import Recipe, Training, learning_rate
+from alden_lite.training import Recipe, Training
 
 __all__ = ["DualDomainTraining", "UNetDiscriminator", "cutmix_mask", "gradient_length"]
 
@@ -173,13 +173,6 @@ class DualDomainTraining(Training):
             loss = loss + score.float().square().mean() + F.mse_loss(found.float(), mask.expand_as(found))
             loss = loss + CONSISTENCY * F.mse_loss(found.float(), mixed.float())
         return loss
-
-    def _set_rates(self) -> None:
-        super()._set_rates()
-        recipe, peak = self.recipe, self.recipe.discriminator_learning_rate
-        rate = learning_rate(self.done, steps=recipe.steps, warmup=recipe.warmup, peak=peak)
-        for _, optimiser in self.judges:
-            optimiser.param_groups[0]["lr"] = rate
 
 
 def least_squares(answers: tuple[Tensor, Tensor], wanted: float) -> Tensor:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from alden_lite.cohorts import PHANTOMS, TEST
 from alden_lite.peers import BLEND, FAMILIES, METHODS, starts_from_blend
 from alden_lite.standings import (
@@ -196,16 +194,15 @@ def _verdicts(standings: Standings) -> str:
 
 def _between_seeds(standings: Standings) -> str:
     """By how much ALDEN's own seeds differ on phantoms; empty with fewer than two."""
-    looks = [run.sets[PHANTOMS].rows for run in standings.of("alden") if PHANTOMS in run.sets]
-    if len(looks) < 2:
+    seeds = len(standings.of("alden"))
+    if seeds < 2:
         return ""
-    spread = {
-        figure: np.ptp([np.nanmean(np.array(rows[figure], dtype=float)) for rows in looks])
-        for figure in ("psnr_db", "judge", "texture_error")
-    }
+    psnr, judge, texture = (
+        standings.between_seeds("alden", PHANTOMS, figure) for figure in ("psnr_db", "judge", "texture_error")
+    )
     return (
-        f" ALDEN's {len(looks)} seeds differ by {spread['psnr_db']:.2f} dB, by {spread['judge']:.4f} at the "
-        f"judge's and by {spread['texture_error']:.3f} in texture: differences of that size may be luck."
+        f" ALDEN's {seeds} seeds differ by {psnr:.2f} dB, by {judge:.4f} at the judge's and by "
+        f"{texture:.3f} in texture: differences of that size may be luck."
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,15 @@ class Standings:
     def mean(self, method: str, data: str, figure: str) -> float:
         """Mean over patients; NaN if none has the figure."""
         return _mean(self.by_patient(method, data, figure))
+
+    def between_seeds(self, method: str, data: str, figure: str) -> float:
+        """Largest less smallest mean over patients of the single seeds; 0 with one.
+
+        Raises:
+            ValueError: as `by_patient`.
+        """
+        alone = [replace(self, runs=[run]) for run in self.of(method)]
+        return float(np.ptp([one.mean(method, data, figure) for one in alone]))
 
     def against(self, method: str, rival: str, data: str, figure: str) -> Comparison:
         """A method less a rival, patient by patient; only patients that both have.

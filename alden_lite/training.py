@@ -241,6 +241,7 @@ class Training:
             rounded = recipe.precision == "bf16-mixed" or self.pvm.rounds_to_bfloat16(self.fabric.device)
             self.pvm.to(self.fabric.device)
             self._looks = for_crops(self.pvm, rounded=rounded, fused=self.fabric.device.type != "cpu")
+        self._peaks: list[tuple[Any, float]] = []  # every optimiser and its highest rate
         self.generator, self.generator_optimiser = self._optimised(generator, recipe.learning_rate)
         if recipe.adversarial:
             discriminator = AnatomyAwareDiscriminator(
@@ -268,7 +269,9 @@ class Training:
     def _optimised(self, network: nn.Module, rate: float) -> tuple[Any, Any]:
         network.to(memory_format=torch.channels_last)
         optimiser = torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas, foreach=True)
-        return self.fabric.setup(network, optimiser)
+        network, optimiser = self.fabric.setup(network, optimiser)
+        self._peaks.append((optimiser, rate))
+        return network, optimiser
 
     def _semantic_channels(self) -> list[int] | None:
         if self.pvm is None or not self.recipe.anatomy:
@@ -391,10 +394,7 @@ class Training:
             raise FloatingPointError(f"step {self.done}: a gradient is not finite. Lower the learning rate")
 
     def _set_rates(self) -> None:
-        peaks = [(self.generator_optimiser, self.recipe.learning_rate)]
-        if self.recipe.adversarial:
-            peaks.append((self.discriminator_optimiser, self.recipe.discriminator_learning_rate))
-        for optimiser, peak in peaks:
+        for optimiser, peak in self._peaks:
             rate = learning_rate(self.done, steps=self.recipe.steps, warmup=self.recipe.warmup, peak=peak)
             optimiser.param_groups[0]["lr"] = rate
 

@@ -27,7 +27,7 @@ from alden_lite.bank import Batch
 from alden_lite.data import Pairs
 from alden_lite.hounsfield import denormalise
 from alden_lite.pvm import PVM, for_crops, load_pvm
-from alden_lite.training import Recipe, Training, learning_rate
+from alden_lite.training import Recipe, Training
 
 __all__ = ["TAPS", "Critic", "WassersteinTraining", "gradient_penalty"]
 
@@ -146,9 +146,3 @@ class WassersteinTraining(Training):
         self.fabric.backward(loss)
         self.critic_optimiser.step()
         return loss.detach()
-
-    def _set_rates(self) -> None:
-        super()._set_rates()
-        recipe, peak = self.recipe, self.recipe.discriminator_learning_rate
-        rate = learning_rate(self.done, steps=recipe.steps, warmup=recipe.warmup, peak=peak)
-        self.critic_optimiser.param_groups[0]["lr"] = rate
