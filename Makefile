@@ -67,7 +67,7 @@ weights: .assets-ok ## train the shipped generators again; VOLUMES=folder of the
 		--set $(FURTHER) warm_keep=0.15 contrastive_weight=0
 	$(TRAIN) --out runs/weights/scl --half --export runs/weights/scl.safetensors \
 		--set $(FURTHER) warm_keep=0.15 adversarial_weight=0
-	$(PY) -m alden_lite.segmenter --out runs/weights/segmenter.safetensors
+	$(PY) -m alden_lite.evaluation.segmenter_training --out runs/weights/segmenter.safetensors
 	for name in l1 alden gan aad scl segmenter; do cp "runs/weights/$$name.safetensors" alden_lite/weights/; done
 
 ablations: .assets-ok ## train and compare the variations of chapter 10, or go on with them; VOLUMES as for weights
@@ -85,7 +85,7 @@ lesions: .assets-ok ## scan phantoms, denoise and look for lesions for chapter 0
 bench: .assets-ok ## the tables of benchmarks/, but for those that have a word of their own above
 	@set -e; for script in $(filter-out $(addprefix benchmarks/,ablations.py peers.py detectability.py),$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
 
-.assets-ok: alden_lite/assets.py alden_lite/_convert.py $(INSTALLED)
+.assets-ok: alden_lite/data/assets.py alden_lite/data/_convert.py $(INSTALLED)
 	$(PY) -m alden_lite assets
 	@touch $@
 

@@ -4,8 +4,8 @@
     quiet = alden_lite.denoise(hu)                  # (Y, X) or (Z, Y, X) in HU, in and out
     generator = alden_lite.load_generator("alden")  # the network itself
 
-Everything else is reached through its module: `alden_lite.scanner`, `alden_lite.pvm`, ... Importing the
-package is quick: torch and what builds on it are loaded at first use.
+Everything else is in a wing: `alden_lite.physics`, `alden_lite.data`, ... README.md here is the map.
+Importing the package is quick: torch and what builds on it are loaded at first use.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AnatomyAwareDiscriminator": "discriminator",
-    "PVM": "pvm",
-    "Recipe": "training",
-    "Scanner": "scanner",
-    "Training": "training",
-    "UNet": "generator",
-    "denoise": "denoising",
-    "load_generator": "denoising",
-    "load_pvm": "pvm",
-    "semantic_contrastive_loss": "contrastive",
+    "AnatomyAwareDiscriminator": "alden.discriminator",
+    "PVM": "alden.pvm",
+    "Recipe": "alden.training",
+    "Scanner": "physics.scanner",
+    "Training": "alden.training",
+    "UNet": "alden.generator",
+    "denoise": "alden.denoising",
+    "load_generator": "alden.denoising",
+    "load_pvm": "alden.pvm",
+    "semantic_contrastive_loss": "alden.contrastive",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
-    from alden_lite.contrastive import semantic_contrastive_loss
-    from alden_lite.denoising import denoise, load_generator
-    from alden_lite.discriminator import AnatomyAwareDiscriminator
-    from alden_lite.generator import UNet
-    from alden_lite.pvm import PVM, load_pvm
-    from alden_lite.scanner import Scanner
-    from alden_lite.training import Recipe, Training
+    from alden_lite.alden.contrastive import semantic_contrastive_loss
+    from alden_lite.alden.denoising import denoise, load_generator
+    from alden_lite.alden.discriminator import AnatomyAwareDiscriminator
+    from alden_lite.alden.generator import UNet
+    from alden_lite.alden.pvm import PVM, load_pvm
+    from alden_lite.alden.training import Recipe, Training
+    from alden_lite.physics.scanner import Scanner
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"alden_lite.{_HOMES[name]}"), name)
     try:
-        return import_module(f"alden_lite.{name}")  # a room: alden_lite.scanner
+        return import_module(f"alden_lite.{name}")  # a wing: alden_lite.physics
     except ModuleNotFoundError as error:
         if error.name != f"alden_lite.{name}":
             raise

@@ -2,8 +2,9 @@
 
     python benchmarks/ablations.py [--study NAME] [--seeds 0 1 2] [--volumes DIR/*.nii.gz] [--only NAME ...]
 
-What is finished is stored at once in alden_lite/studies/NAME.json, which chapter 10 reads; a second call
-goes on where the first was broken off. `--fresh` begins again. Variations: `alden_lite.ablations.STUDIES`.
+What is finished is stored at once in alden_lite/evaluation/studies/NAME.json, which chapter 10 reads; a
+second call goes on where the first was broken off. `--fresh` begins again. Variations:
+`alden_lite.evaluation.STUDIES`.
 """
 
 from __future__ import annotations
@@ -18,22 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import alden_lite
-from alden_lite.ablations import BASE, STUDIES, Result, against, look, train_variation
-from alden_lite.checkpoint import file_sha256, provenance, weights_path
-from alden_lite.data import (
-    PROTOCOLS,
-    Pairs,
-    Volume,
-    development_slices,
-    load_nifti,
-    load_sample,
-    make_pairs,
-    split_slices,
-    training_pairs,
-)
-from alden_lite.pvm import load_pvm
-from alden_lite.quality import mean_of
-from alden_lite.training import Recipe
+from alden_lite.alden.pvm import load_pvm
+from alden_lite.alden.training import Recipe
+from alden_lite.data.pairs import PROTOCOLS, Pairs, make_pairs, training_pairs
+from alden_lite.data.sample import development_slices, load_sample, split_slices
+from alden_lite.data.volume import Volume, load_nifti
+from alden_lite.engine.checkpoint import file_sha256, provenance, weights_path
+from alden_lite.evaluation.quality import mean_of
+from alden_lite.evaluation.studies.ablations import BASE, STUDIES, Result, against, look, train_variation
 
 COLUMNS = {
     "psnr_db": "{:+.2f}",
@@ -67,7 +60,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the stored results; the package's when None")
     options = parser.parse_args()
     base = replace(BASE, steps=options.steps)
-    folder = options.out or Path(alden_lite.__file__).parent / "studies"
+    folder = options.out or Path(alden_lite.__file__).parent / "evaluation" / "studies"
     made = _made(base, options.volumes)
     results = [] if options.fresh else _stored(folder, options.study, made)
     pairs = training_pairs("wide", options.volumes)

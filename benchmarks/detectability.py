@@ -4,7 +4,7 @@
 
 In every patient the same liver is scanned many times: without anything, with balls of -20 HU, with rods. The
 scans without serve all; the doses of one scan are nested: fewer than half the scans of one
-`alden_lite.detectability.lesion_pairs` for each ball and dose. Figures, by patient:
+`alden_lite.evaluation.lesion_pairs` for each ball and dose. Figures, by patient:
 
 - d_prime, auc: of an observer who knows lesion, place and anatomy (`npw`); estimates from 10 scans of each
   kind are some 4 % too large, for all methods alike. contrast: share of the lesion's that is left. noise_hu:
@@ -13,9 +13,9 @@ scans without serve all; the doses of one scan are nested: fewer than half the s
   scan is linear, so LDCT's true value is the scanner's: what it measures instead is the error that is due to
   noise. It is null where the noise leaves no edge to measure.
 
-What is finished is stored at once in alden_lite/studies/detectability.json, a row a patient, object, dose and
-method; a second call goes on where the first was broken off. `--fresh` begins again. `blend` is `l1` with
-15 % of its input left in. Chapter 09 shows the stored results.
+What is finished is stored at once in alden_lite/evaluation/studies/detectability.json, a row a patient,
+object, dose and method; a second call goes on where the first was broken off. `--fresh` begins again. `blend`
+is `l1` with 15 % of its input left in. Chapter 09 shows the stored results.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ from scipy import ndimage
 from torch import nn
 
 import alden_lite
-from alden_lite.checkpoint import file_sha256, provenance, weights_path
-from alden_lite.comparison import FEWEST, compare, holm, interval_by_patient
-from alden_lite.denoising import denoise, load_generator
-from alden_lite.detectability import contrast_recovered, insert_rod, npw, place_lesion, rod_mtf
-from alden_lite.generator import keep_input
-from alden_lite.metrics import mtf50_per_mm
+from alden_lite.alden.denoising import denoise, load_generator
+from alden_lite.alden.generator import keep_input
+from alden_lite.engine.checkpoint import file_sha256, provenance, weights_path
+from alden_lite.evaluation.lesions import contrast_recovered, npw, place_lesion
+from alden_lite.evaluation.sharpness import insert_rod, mtf50_per_mm, rod_mtf
+from alden_lite.evaluation.statistics import FEWEST, compare, holm, interval_by_patient
 from alden_lite.phantom import Patient, render
-from alden_lite.scanner import Scanner, log_transform
+from alden_lite.physics.dose import log_transform
+from alden_lite.physics.scanner import Scanner
 
-STUDIES = Path(alden_lite.__file__).parent / "studies"
+STUDIES = Path(alden_lite.__file__).parent / "evaluation" / "studies"
 LESION_HU = -20.0
 RODS_HU = (40, 300)
 ROD_MM = 20.0
-SIDE = 128  # pixels that are cut out and denoised: see `alden_lite.detectability.scan_pairs`
+SIDE = 128  # pixels that are cut out and denoised: see `alden_lite.evaluation.lesions.scan_pairs`
 AROUND = slice(40, 88)  # where noise is measured in them
 LOW, NORMAL = "LDCT", "normal dose"
 FIGURES = {
@@ -171,7 +172,7 @@ def _scan(
 ) -> tuple[torch.Tensor, Scans]:
     """A slice without noise, and its scans at each dose (ascending) and at 1.
 
-    As `scanner.simulate_pair`, for several nested doses and one projection: what a higher dose counts beyond
+    As `physics.simulate_pair`, for several nested doses and one projection: what a higher dose counts beyond
     a lower one is a Poisson count of its own.
     """
     rng = np.random.default_rng(seed)

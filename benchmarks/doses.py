@@ -28,20 +28,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from alden_lite.cohorts import Cohort, appraise_cohort, phantoms, real_patients, sample_test
-from alden_lite.comparison import by_patient
-from alden_lite.data import (
-    PROTOCOLS,
-    DoseProtocol,
-    development_slices,
-    load_nifti,
-    load_sample,
-    make_pairs,
-    split_slices,
-)
-from alden_lite.denoising import denoise
-from alden_lite.peers import train_for, untrained_generator
-from alden_lite.pvm import load_pvm
+from alden_lite.alden.denoising import denoise
+from alden_lite.alden.pvm import load_pvm
+from alden_lite.data.pairs import PROTOCOLS, DoseProtocol, make_pairs
+from alden_lite.data.sample import development_slices, load_sample, split_slices
+from alden_lite.data.volume import load_nifti
+from alden_lite.evaluation.cohorts import Cohort, appraise_cohort, phantoms, real_patients, sample_test
+from alden_lite.evaluation.statistics import by_patient
+from alden_lite.evaluation.studies.methods import train_for, untrained_generator
 
 COLUMNS = {
     "grain": "{:.2f}",
@@ -52,7 +46,7 @@ COLUMNS = {
 }
 TITLES = ("grain", "texture", "bias HU", "PSNR dB", "judge")
 KERNELS = {"soft": 0.6, "as it came": 1.0, "sharp": 3.0}
-"""Gain at the Nyquist frequency, see `data.change_kernel`; the shipped generators have seen 0.6 to 4."""
+"""Gain at the Nyquist frequency, see `pairs.change_kernel`; the shipped generators have seen 0.6 to 4."""
 
 
 def main() -> None:

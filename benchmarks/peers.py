@@ -4,10 +4,10 @@
     python benchmarks/peers.py --search --volumes GE.nii.gz TOSHIBA.nii.gz  # the small search before it
     python benchmarks/peers.py --page  # book/results.md of what is stored
 
-Methods: `alden_lite.peers.METHODS`. Time is processor time of this process, so that a busy machine is fair.
-What is finished is stored at once in --work, one file a method and seed; a second call goes on, and a call
-with other methods (`--only`) may run beside it. All of it becomes alden_lite/studies/peers.json, and
-book/results.md.
+Methods: `alden_lite.evaluation.METHODS`. Time is processor time of this process, so that a busy machine is
+fair. What is finished is stored at once in --work, one file a method and seed; a second call goes on, and a
+call with other methods (`--only`) may run beside it. All of it becomes
+alden_lite/evaluation/studies/peers.json, and book/results.md.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ import torch
 from torch import nn
 
 import alden_lite
-from alden_lite.ablations import BASE
-from alden_lite.checkpoint import CheckpointError, file_sha256, provenance, read_card, weights_path
-from alden_lite.cohorts import (
+from alden_lite.alden.denoising import denoise
+from alden_lite.alden.pvm import load_pvm
+from alden_lite.data.pairs import Pairs, training_pairs
+from alden_lite.data.sample import development_slices
+from alden_lite.data.volume import load_nifti
+from alden_lite.engine.checkpoint import CheckpointError, file_sha256, provenance, read_card, weights_path
+from alden_lite.evaluation.cohorts import (
     PHANTOMS,
     TEST,
     Cohort,
@@ -41,23 +45,16 @@ from alden_lite.cohorts import (
     sample_test,
     validation,
 )
-from alden_lite.data import (
-    Pairs,
-    development_slices,
-    load_nifti,
-    training_pairs,
-)
-from alden_lite.denoising import denoise
-from alden_lite.filters import FILTERS, measure_noise
-from alden_lite.metrics import psnr_db, rmse_hu
-from alden_lite.overlap import dice
-from alden_lite.peers import METHODS, search_score, train_for, untrained_generator
-from alden_lite.pvm import load_pvm
-from alden_lite.results_page import results_page
-from alden_lite.segmenter import Segmenter, load_segmenter, segment
-from alden_lite.standings import FLOOR, HIGH_NOISE, LOW_DOSE, headline, read_standings
+from alden_lite.evaluation.metrics import psnr_db, rmse_hu
+from alden_lite.evaluation.organs import dice
+from alden_lite.evaluation.segmenter import Segmenter, load_segmenter, segment
+from alden_lite.evaluation.studies.ablations import BASE
+from alden_lite.evaluation.studies.methods import METHODS, search_score, train_for, untrained_generator
+from alden_lite.evaluation.studies.outcome import FLOOR, HIGH_NOISE, LOW_DOSE, headline, read_standings
+from alden_lite.evaluation.studies.results_page import results_page
+from alden_lite.neighbours.filters import FILTERS, measure_noise
 
-STUDIES = Path(alden_lite.__file__).parent / "studies"
+STUDIES = Path(alden_lite.__file__).parent / "evaluation" / "studies"
 PAGE = Path("book/results.md")
 ORGAN_PATIENTS = 10  # phantom patients whose organs are looked for; one of the real ones has labels
 PRECISION = {"redcnn": "bfloat16"}

@@ -2,14 +2,14 @@
 
     python benchmarks/probes.py [--every 3] [--quick] [--noise-free]
 
-The probe's form was fixed before (see `alden_lite.organs`), and nothing is tuned on what is printed here;
-only EfficientNet-Lite0's row is its best stage of five, chosen on the same tokens: its best case. The sample
-volume is cut into slabs of 30 mm, dealt to five folds: a token is predicted by a probe that saw no token of
-its slab. The column "gap" leaves out slices near the slabs' borders, so that no tested slice has a training
-slice closer than 12.5 mm. That is not the price of nearness alone: a quarter of the tokens is gone too, and
-with every third slice the same gap of 15 mm made by leaving out each slab's first slice instead of its last
-gives block 9 0.90 instead of 0.87. Slabs of one patient are not patients: the third table has those, drawn
-ones.
+The probe's form was fixed before (see `alden_lite.explain.probes`), and nothing is tuned on what is printed
+here; only EfficientNet-Lite0's row is its best stage of five, chosen on the same tokens: its best case. The
+sample volume is cut into slabs of 30 mm, dealt to five folds: a token is predicted by a probe that saw no
+token of its slab. The column "gap" leaves out slices near the slabs' borders, so that no tested slice has a
+training slice closer than 12.5 mm. That is not the price of nearness alone: a quarter of the tokens is gone
+too, and with every third slice the same gap of 15 mm made by leaving out each slab's first slice instead of
+its last gives block 9 0.90 instead of 0.87. Slabs of one patient are not patients: the third table has those,
+drawn ones.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ import numpy as np
 import torch
 from sklearn.model_selection import GroupKFold
 
-from alden_lite.data import load_sample
-from alden_lite.organs import (
-    GROUPS,
+from alden_lite.alden.pvm import INPUTS, crop_to_grid, load_pvm, random_pvm
+from alden_lite.data.organs import GROUPS, phantom_groups, sample_groups
+from alden_lite.data.sample import load_sample
+from alden_lite.explain.probes import (
     ProbeResult,
     Tokens,
     collect_tokens,
     cross_validated,
     fit_probe,
-    phantom_groups,
     pixel_tokens,
     position_tokens,
-    sample_groups,
     slabs,
     tested_on,
 )
 from alden_lite.phantom import Patient, render
-from alden_lite.pvm import INPUTS, crop_to_grid, load_pvm, random_pvm
-from alden_lite.scanner import Scanner, simulate_pair
+from alden_lite.physics.dose import simulate_pair
+from alden_lite.physics.scanner import Scanner
 
 BLOCKS = tuple(range(1, 13))
 SOME = (1, 4, 6, 9, 12)

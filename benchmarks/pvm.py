@@ -18,9 +18,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alden_lite.data import load_sample
-from alden_lite.feature_cache import FeatureCache
-from alden_lite.pvm import bfloat16_gain, crop_to_grid, load_pvm
+from alden_lite.alden.pvm import crop_to_grid, load_pvm
+from alden_lite.data.sample import load_sample
+from alden_lite.engine.speed import bfloat16_gain
+from alden_lite.explain.feature_cache import FeatureCache
 
 Look = Callable[[Tensor], list[Tensor]]
 

@@ -3,9 +3,10 @@
     python benchmarks/quality.py [--doses 0.25 0.1] [--volumes DIR/*.nii.gz] [--every 1] [--phantoms 12]
 
 Low doses are simulated with the course's scanner: noise of a fraction of each slice's own dose (see
-`alden_lite.cohorts`). A real patient's slice is compared with the normal-dose slice that it was made of, and
-holds part of that one's noise: who leaves noise in comes nearer without being any better. One patient is one
-patient: rows of a volume are means over slices of a single scan, and their intervals are over those slices.
+`alden_lite.evaluation.cohorts`). A real patient's slice is compared with the normal-dose slice that it was
+made of, and holds part of that one's noise: who leaves noise in comes nearer without being any better. One
+patient is one patient: rows of a volume are means over slices of a single scan, and their intervals are over
+those slices.
 
 Phantom patients, one slice each, abdomen and chest in turn, are scanned at normal dose twice. The low-dose
 scan is part of the first; all is compared with the second, whose noise is its own. Slices are patients here,
@@ -24,12 +25,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alden_lite.checkpoint import read_card, weights_path
-from alden_lite.cohorts import Cohort, appraise_cohort, phantoms, real_patients, sample_test
-from alden_lite.data import development_slices, load_nifti
-from alden_lite.denoising import denoise
-from alden_lite.pvm import PVM, load_pvm
-from alden_lite.quality import interval, mean_of
+from alden_lite.alden.denoising import denoise
+from alden_lite.alden.pvm import PVM, load_pvm
+from alden_lite.data.sample import development_slices
+from alden_lite.data.volume import load_nifti
+from alden_lite.engine.checkpoint import read_card, weights_path
+from alden_lite.evaluation.cohorts import Cohort, appraise_cohort, phantoms, real_patients, sample_test
+from alden_lite.evaluation.quality import interval, mean_of
 
 COLUMNS = {
     "psnr_db": ("PSNR dB", "{:.2f}"),

@@ -9,11 +9,12 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from alden_lite import plots
-from alden_lite.data import load_sample, make_pairs
-from alden_lite.denoising import denoise
-from alden_lite.hounsfield import WINDOWS
+from alden_lite.alden.denoising import denoise
+from alden_lite.data.pairs import make_pairs
+from alden_lite.data.sample import load_sample
 from alden_lite.phantom import Patient, render
+from alden_lite.physics.hounsfield import WINDOWS
+from alden_lite.show import plots
 
 IMAGES = Path(__file__).parents[1] / "images"
 SLICE = 24  # of the test slab through the liver

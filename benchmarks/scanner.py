@@ -30,10 +30,11 @@ import numpy as np
 import torch
 from skimage.transform import iradon, radon
 
-from alden_lite.data import load_sample, photons_matching, split_slices
-from alden_lite.hounsfield import MU_WATER_PER_MM, mu_to_hu
-from alden_lite.scanner import Scanner, insert_noise, simulate_pair
-from alden_lite.slice_theorem import SliceTheorem
+from alden_lite.data.sample import load_sample, split_slices
+from alden_lite.physics.dose import insert_noise, photons_matching, simulate_pair
+from alden_lite.physics.hounsfield import MU_WATER_PER_MM, mu_to_hu
+from alden_lite.physics.scanner import Scanner
+from alden_lite.physics.slice_theorem import SliceTheorem
 
 SCANNER = Scanner()
 RADIUS_MM = 150.0

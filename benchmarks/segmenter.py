@@ -2,11 +2,11 @@
 
     python benchmarks/segmenter.py [--doses 0.25 0.1] [--phantoms 8] [--every 1] [--weights FILE]
 
-The segmenter was trained on normal-dose slices without added noise (`alden_lite.segmenter`). On the sample's
-test slabs the truth is what TotalSegmentator labelled on the normal dose, and the segmenter has learned from
-other slabs of this patient: its Dice there says nothing about other patients, only the differences between
-rows do. On phantoms the truth is exact, and none of their patients was trained on. Muscle is labelled
-differently in the two (see `training_slices`).
+The segmenter was trained on normal-dose slices without added noise
+(`alden_lite.evaluation.segmenter_training`). On the sample's test slabs the truth is what TotalSegmentator
+labelled on the normal dose, and the segmenter has learned from other slabs of this patient: its Dice there
+says nothing about other patients, only the differences between rows do. On phantoms the truth is exact, and
+none of their patients was trained on. Muscle is labelled differently in the two (see `training_slices`).
 
 Dice: over all slices of a patient. HD95: per slab of the sample or slice of a phantom, then their median,
 which a lost organ (infinitely far) enters; "lost" counts those.
@@ -21,14 +21,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alden_lite.comparison import interval
-from alden_lite.data import SPLIT, DoseProtocol, as_stored, load_sample, make_pairs
-from alden_lite.denoising import denoise
-from alden_lite.organs import GROUPS, phantom_groups, sample_groups
-from alden_lite.overlap import dice, hd95_mm
+from alden_lite.alden.denoising import denoise
+from alden_lite.data.organs import GROUPS, phantom_groups, sample_groups
+from alden_lite.data.pairs import DoseProtocol, as_stored, make_pairs
+from alden_lite.data.sample import SPLIT, load_sample
+from alden_lite.evaluation.organs import dice, hd95_mm
+from alden_lite.evaluation.segmenter import Segmenter, load_segmenter, segment
+from alden_lite.evaluation.statistics import interval
 from alden_lite.phantom import Patient, render
-from alden_lite.scanner import Scanner, simulate_pair
-from alden_lite.segmenter import Segmenter, load_segmenter, segment
+from alden_lite.physics.dose import simulate_pair
+from alden_lite.physics.scanner import Scanner
 
 HEIGHTS_MM = {"chest": 0.0, "abdomen": 20.0, "pelvis": 0.0}
 Figures = dict[str, dict[str, float]]

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from alden_lite.data import Pairs, load_sample, make_pairs, split_slices, training_pairs
-from alden_lite.denoising import denoise
-from alden_lite.metrics import image_metrics
-from alden_lite.pvm import bfloat16_gain
-from alden_lite.training import Recipe, Training
+from alden_lite.alden.denoising import denoise
+from alden_lite.alden.training import Recipe, Training
+from alden_lite.data.pairs import Pairs, make_pairs, training_pairs
+from alden_lite.data.sample import load_sample, split_slices
+from alden_lite.engine.speed import bfloat16_gain
+from alden_lite.evaluation.quality import image_metrics
 
 RATES = {"unet": 1e-3, "esau": 5e-4, "redcnn": 5e-4}
 """Generators and their learning rates."""

@@ -29,14 +29,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alden_lite.bank import Batch
-from alden_lite.contrastive import semantic_contrastive_loss
-from alden_lite.data import Pairs, draw_crops
-from alden_lite.discriminator import AnatomyAwareDiscriminator, discriminator_loss, generator_loss
-from alden_lite.generator import GENERATORS
-from alden_lite.hounsfield import denormalise, normalise
-from alden_lite.pvm import bfloat16_gain, load_pvm
-from alden_lite.training import Recipe, Training
+from alden_lite.alden.contrastive import semantic_contrastive_loss
+from alden_lite.alden.discriminator import AnatomyAwareDiscriminator, discriminator_loss, generator_loss
+from alden_lite.alden.generator import GENERATORS
+from alden_lite.alden.pvm import load_pvm
+from alden_lite.alden.training import Recipe, Training
+from alden_lite.data.pairs import Pairs
+from alden_lite.engine.crops import Batch, draw_crops
+from alden_lite.engine.speed import bfloat16_gain
+from alden_lite.physics.hounsfield import denormalise, normalise
 
 Step = Callable[[], object]
 

@@ -34,7 +34,7 @@ from typing import Any
 import nbformat
 import numpy as np
 
-from alden_lite.data import load_sample
+from alden_lite.data.sample import load_sample
 
 SLICE = 28  # of the sample volume: the upper abdomen
 LONGEST_MS = 60_000
@@ -95,12 +95,10 @@ class Way:
 
 CTVIEW = ".slider[data-trait=width] input"
 WAYS = {
-    "ctview_1": Way(
-        "CTView, 1 panel", "from alden_lite.viewer import CTView\nCTView(hu, width=1500)", CTVIEW
-    ),
+    "ctview_1": Way("CTView, 1 panel", "from alden_lite.show import CTView\nCTView(hu, width=1500)", CTVIEW),
     "ctview_4": Way(
         "CTView, 4 panels",
-        "from alden_lite.viewer import CTView\n"
+        "from alden_lite.show import CTView\n"
         "CTView({name: hu + n for n, name in enumerate('abcd')}, width=1500)",
         CTVIEW,
     ),
@@ -121,7 +119,7 @@ interact(show, width=IntSlider(1500, 1, 4096));""",
         """import io
 import ipywidgets as widgets
 from PIL import Image
-from alden_lite.hounsfield import grey_levels
+from alden_lite.physics.hounsfield import grey_levels
 slider, picture = widgets.IntSlider(1500, 1, 4096), widgets.Image(format="png")
 def redraw(_=None):
     png = io.BytesIO()

@@ -238,7 +238,7 @@ def _is_right(series: Series, file: Path) -> bool:
 
 
 def _voxel_sha256(file: Path) -> str:
-    from alden_lite.data import load_nifti
+    from alden_lite.data.volume import load_nifti
 
     return hashlib.sha256(load_nifti(file).hu.astype("<i2").tobytes()).hexdigest()
 

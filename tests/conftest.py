@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from alden_lite.lessons.offline import refuse_network
+from alden_lite.lessons.runner.offline import refuse_network
 
 if TYPE_CHECKING:
-    from alden_lite.data import Pairs
+    from alden_lite.data.pairs import Pairs
 
 
 def pytest_configure() -> None:
@@ -51,7 +51,7 @@ def benchmark_script() -> Callable[[str], ModuleType]:
 @pytest.fixture(scope="module")
 def pairs() -> "Pairs":
     """Three flat slices of soft tissue with noise: sigma 8 HU at normal dose, 16 HU more at low dose."""
-    from alden_lite.data import Pairs  # not before the network is refused
+    from alden_lite.data.pairs import Pairs
 
     rng = np.random.default_rng(0)
     normal = 50 + rng.normal(0, 8, (3, 128, 128))

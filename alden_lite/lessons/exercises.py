@@ -187,14 +187,14 @@ _hints_given: dict[str, int] = {}
 
 
 def _chapters() -> list[str]:
-    package = importlib.import_module("alden_lite.lessons")
+    package = importlib.import_module("alden_lite.lessons.chapters")
     names = [module.name for module in pkgutil.iter_modules(package.__path__)]
     return sorted(name.removeprefix("chapter_") for name in names if name.startswith("chapter_"))
 
 
 def _exercises(chapter: str) -> dict[str, Exercise]:
     # Only here, because a chapter's exercises may import torch.
-    module = importlib.import_module(f"alden_lite.lessons.chapter_{chapter}")
+    module = importlib.import_module(f"alden_lite.lessons.chapters.chapter_{chapter}")
     exercises: dict[str, Exercise] = module.EXERCISES
     return exercises
 

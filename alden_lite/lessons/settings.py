@@ -18,10 +18,10 @@ class Settings:
     """What one chapter does in one mode.
 
     `every`: use every n-th slice. `warm_start`: shipped weights to begin from, None for random
-    ones. `report_every`: steps between two pictures. `recipe`: fields of `training.Recipe` that
+    ones. `report_every`: steps between two pictures. `recipe`: fields of `alden.Recipe` that
     differ from its defaults. `matrix`: pixels a side of a phantom. `scans`: how often it is scanned
     where a spread is measured. `patients`: phantom patients, each at `heights_mm` of its abdomen. `inputs`:
-    names in `pvm.INPUTS` to compare. `steps`: gradients along a path, or steps of a descent. `stride`:
+    names in `alden.INPUTS` to compare. `steps`: gradients along a path, or steps of a descent. `stride`:
     pixels from one covered square to the next. `places`: output pixels that are asked what they depend on.
     """
 

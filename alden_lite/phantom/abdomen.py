@@ -174,6 +174,7 @@ OMENTA: Sequence[tuple[Point, Point, int]] = [  # fat between the organs: a box,
 NODES: Sequence[tuple[Point, Point, int]] = [  # in the mesentery, behind it, by the stomach: a box, how many
     ((-40, -55, -90), (45, -22, 0), 5), ((-26, -12, -95), (28, 4, 20), 3), ((10, -44, 20), (60, -20, 60), 2),
 ]
+
 # fmt: on
 
 PARENCHYMA: tuple[Grain, ...] = ((4.5, 2.5), (3.5, 8.0))

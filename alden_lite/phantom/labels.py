@@ -1,5 +1,7 @@
 """The 46 labels of the phantom, in the order of their numbers."""
 
+from __future__ import annotations
+
 LABELS = (
     "air", "skin", "subcutaneous_fat", "muscle", "visceral_fat", "cortical_bone", "bone_marrow",
     "spinal_canal", "disc_cartilage", "lung", "airway", "lung_vessel", "nodule", "heart_myocardium",

@@ -29,8 +29,20 @@ from alden_lite.phantom.shapes import (
     spline,
 )
 
-__all__ = ["Frame", "Sections", "bone", "fat_septa", "filling", "gut", "jitter", "outline", "spine", "table",
-           "under_the_skin", "vessel_tree"]  # fmt: skip
+__all__ = [
+    "Frame",
+    "Sections",
+    "bone",
+    "fat_septa",
+    "filling",
+    "gut",
+    "jitter",
+    "outline",
+    "spine",
+    "table",
+    "under_the_skin",
+    "vessel_tree",
+]
 
 MUSCLE: tuple[Grain, ...] = ((7, 2.5), (5, 1.6))
 FAT: tuple[Grain, ...] = ((6, 8), (5, 2.5))

@@ -13,15 +13,7 @@ from numpy.typing import ArrayLike
 
 from alden_lite.phantom.loops import resampled
 from alden_lite.phantom.painting import Grain, Structure
-from alden_lite.phantom.parts import (
-    FAT,
-    MUSCLE,
-    fat_septa,
-    jitter,
-    outline,
-    under_the_skin,
-    vessel_tree,
-)
+from alden_lite.phantom.parts import FAT, MUSCLE, fat_septa, jitter, outline, under_the_skin, vessel_tree
 from alden_lite.phantom.patient import Patient
 from alden_lite.phantom.shapes import (
     Curve,
@@ -83,6 +75,7 @@ CRUS: Sections = {  # the right one, from before the aorta to the spine
     18: [(-3, -13), (-9, -7), (-15, 2), (-20, 14)],
     -30: [(-7, -2), (-10, 1), (-13, 5), (-16, 10)],
 }
+
 # fmt: on
 
 

@@ -1,0 +1,7 @@
+from .crops import Batch as Batch, CropBank as CropBank, draw_crops as draw_crops
+from .checkpoint import (
+    CheckpointError as CheckpointError,
+    load_weights as load_weights,
+    write_weights as write_weights,
+)
+from .speed import bfloat16_gain as bfloat16_gain

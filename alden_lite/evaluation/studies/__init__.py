@@ -1,0 +1,1 @@
+"""Studies that compare many trained networks, and their stored results."""

@@ -1,0 +1,1 @@
+"""The exercises of each chapter, with their checks, hints and solutions."""

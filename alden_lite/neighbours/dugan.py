@@ -1,0 +1,181 @@
+"""DU-GAN: two U-Nets as discriminators, of the image and of its gradients. A rival. Taught in chapter 09.
+
+    L_D = d(D(y), 1) + d(D(yhat), 0) + d(D(x), 0)   +   CutMix,     d(a, b) = mean (a - b)²
+    L_G = w_pix mean (yhat - y)² + w_grad mean |S yhat - S y|
+          + w_adv (d(D_image(yhat), 1) + d(D_gradient(S yhat), 1))
+
+Huang et al., IEEE TIM 71 (2022), arXiv 2108.10772. Each D gives one score for the crop and one for every
+pixel; S is the length of the Sobel gradient; x, the low-dose slice, counts as fake too. CutMix (Schönfeld
+et al., CVPR 2020): a rectangle of yhat is put into y, D must say of every pixel where it came from, and its
+map of the mixed crop must be the mix of its maps. How often that is done rises to one step in two.
+
+Deviations. The discriminators have 8 channels at first and three halvings (the paper: 64 and six); the
+generator is the course's U-Net, from its `l1` weights, where the paper has RED-CNN; betas and rates of Adam
+are the recipe's: losses are compared here, not networks and not optimisers.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from alden_lite.alden.training import Recipe, Training
+from alden_lite.data.pairs import Pairs
+from alden_lite.engine.crops import Batch, purpose_seed
+
+__all__ = ["DualDomainTraining", "UNetDiscriminator", "cutmix_mask", "gradient_length"]
+
+CUTMIX = 0.5  # largest share of steps
+CONSISTENCY = 1.0  # weight of the maps' agreement
+SLOPE = 0.2  # of the leaky ReLU
+
+
+class UNetDiscriminator(nn.Module):
+    """Is it normal dose? One answer for the crop, from the bottom of a U-Net, and one for every pixel.
+
+    Args:
+        width: channels at full resolution; twice, four and eight times as many further down.
+    """
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        sizes = [width * 2**level for level in range(4)]
+        self.enter = _block(1, sizes[0])
+        self.down = nn.ModuleList(_block(i, o) for i, o in pairwise(sizes))
+        self.up = nn.ModuleList(_block(i + o, o) for i, o in zip(sizes[:0:-1], sizes[-2::-1], strict=True))
+        self.crop_score = nn.Linear(sizes[-1], 1)
+        self.pixel_score = nn.Conv2d(width, 1, 1)
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, H, W), sides divisible by 8, to scores (B,) and (B, 1, H, W)."""
+        x, shortcuts = self.enter(u), []
+        for block in self.down:
+            shortcuts.append(x)
+            x = block(F.avg_pool2d(x, 2))
+        crop: Tensor = self.crop_score(x.mean((2, 3)))[:, 0]
+        for block in self.up:
+            x = block(torch.cat([F.interpolate(x, scale_factor=2.0), shortcuts.pop()], 1))
+        return crop, self.pixel_score(x)
+
+
+def _block(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1)),
+        nn.LeakyReLU(SLOPE),
+        spectral_norm(nn.Conv2d(outputs, outputs, 3, padding=1)),
+        nn.LeakyReLU(SLOPE),
+    )
+
+
+def gradient_length(u: Tensor) -> Tensor:
+    """Length of the Sobel gradient, (B, 1, H, W) to the same; a ramp of 1 a pixel has 2.
+
+    Just above 0 where there is none, so that it has a derivative there. Edges are mirrored, not dark.
+    """
+    across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]).to(u) / 4
+    kernels = torch.stack([across, across.T])[:, None]
+    both = F.conv2d(F.pad(u, (1, 1, 1, 1), mode="replicate"), kernels)
+    return (both.square().sum(1, keepdim=True) + 1e-8).sqrt()
+
+
+def cutmix_mask(size: int, rng: np.random.Generator) -> Tensor:
+    """(size, size): 1, but 0 in a square whose middle lies anywhere and whose share of the area is drawn
+    evenly from 0 to 1. What sticks out is cut off, so that a third of the area is 0 on average."""
+    side = size * float(np.sqrt(rng.random()))
+    middle = rng.random(2) * size
+    (top, left), (bottom, right) = (np.clip(np.round(middle + s * side / 2), 0, size) for s in (-1, 1))
+    mask = torch.ones(size, size)
+    mask[int(top) : int(bottom), int(left) : int(right)] = 0
+    return mask
+
+
+class DualDomainTraining(Training):
+    """`Training` with DU-GAN's losses.
+
+    Args:
+        recipe: without losses of ALDEN's; `discriminator_learning_rate` is that of both discriminators, and
+            `keep` works as in ALDEN's pixel loss.
+        pairs: as for `Training`.
+        dual_weight, image_weight, gradient_weight: w_adv, w_pix and w_grad; 0.1, 1 and 20 in the paper.
+
+    Raises:
+        ValueError: if the recipe has losses of ALDEN's.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pairs: Pairs,
+        *,
+        dual_weight: float = 0.1,
+        image_weight: float = 1.0,
+        gradient_weight: float = 20.0,
+    ) -> None:
+        if recipe.taps or recipe.adversarial:
+            raise ValueError("a dual-domain training has losses of its own: set the recipe's to 0")
+        super().__init__(recipe, pairs)
+        self.weights = {"image": image_weight, "gradient": gradient_weight, "adversarial": dual_weight}
+        self.judges: list[tuple[Any, Any]] = [
+            self._optimised(UNetDiscriminator(), recipe.discriminator_learning_rate) for _ in range(2)
+        ]
+
+    def generator_step(self, denoised: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Both discriminators learn, then G."""
+        rng = np.random.default_rng(purpose_seed(self.recipe.seed, "cutmix", self.done))
+        target = torch.lerp(batch.normal, batch.low, self.recipe.keep)
+        images = (denoised, batch.normal, batch.low)
+        domains = (images, tuple(gradient_length(u) for u in images))
+        learned = []
+        for (judge, optimiser), (fake, real, low) in zip(self.judges, domains, strict=True):
+            loss = self._judged(judge, fake.detach(), real, low, rng)
+            optimiser.zero_grad()
+            self.fabric.backward(loss)
+            optimiser.step()
+            learned.append(loss.detach())
+        fooled = []
+        for (judge, _), (fake, _, _) in zip(self.judges, domains, strict=True):
+            judge.module.requires_grad_(False)
+            with self.fabric.autocast():
+                fooled.append(least_squares(judge.module(fake), 1.0))
+            judge.module.requires_grad_(True)
+        losses = {
+            "image": F.mse_loss(denoised, target),
+            "gradient": F.l1_loss(domains[1][0], gradient_length(target)),
+            "adversarial": torch.stack(fooled).sum(),
+        }
+        total = sum((self.weights[name] * loss for name, loss in losses.items()), torch.zeros(()))
+        self.generator_optimiser.zero_grad()
+        self.fabric.backward(total)
+        self._clip(self.generator, self.generator_optimiser)
+        self.generator_optimiser.step()
+        return {"discriminators": sum(learned, torch.zeros(()))} | {n: v.detach() for n, v in losses.items()}
+
+    def _judged(
+        self, judge: Any, fake: Tensor, real: Tensor, low: Tensor, rng: np.random.Generator
+    ) -> Tensor:
+        """Loss of one discriminator."""
+        scores, maps = judge(torch.cat([real, fake, low]))
+        count = len(real)
+        loss = least_squares((scores[:count], maps[:count]), 1.0)
+        for first in (count, 2 * count):
+            part = slice(first, first + count)
+            loss = loss + least_squares((scores[part], maps[part]), 0.0)
+        if rng.random() < CUTMIX * self.done / self.recipe.steps:
+            mask = cutmix_mask(real.shape[-1], rng).to(real)
+            score, found = judge(mask * real + (1 - mask) * fake)
+            mixed = mask * maps[:count] + (1 - mask) * maps[count : 2 * count]
+            loss = loss + score.float().square().mean() + F.mse_loss(found.float(), mask.expand_as(found))
+            loss = loss + CONSISTENCY * F.mse_loss(found.float(), mixed.float())
+        return loss
+
+
+def least_squares(answers: tuple[Tensor, Tensor], wanted: float) -> Tensor:
+    """`d(D, wanted)`: of the crop's scores and of the pixels', in float32, added up."""
+    both = [(answer.float() - wanted).square().mean() for answer in answers]
+    return both[0] + both[1]

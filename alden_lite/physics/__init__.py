@@ -1,0 +1,6 @@
+"""HU, the scanner, dose and noise, the fan and the spectrum behind them."""
+
+import lazy_loader
+
+# The public names, loaded at first use: __init__.pyi lists them in the order in which the course meets them.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

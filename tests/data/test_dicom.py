@@ -1,0 +1,817 @@
+"""DICOM to HU: what is read, turned, rescaled, unpacked, and what is refused with which words."""
+
+import io
+import os
+import shutil
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_dicom import AXIAL, CORONAL, HU, NAME, ct, enhanced, orientations, save, stored_at, write_series
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    SecondaryCaptureImageStorage,
+    XRayRadiationDoseSRStorage,
+)
+
+from alden_lite.commands import denoise as denoise_command
+from alden_lite.data import assets
+from alden_lite.data.dicom.series import find_series, header, read_series
+from alden_lite.data.dicom.stack import hu_from_stored
+from alden_lite.data.dicom.tags import DicomError
+from alden_lite.data.volume import load_nifti, read_image
+from alden_lite.physics.hounsfield import Window
+
+
+def refusal(path: Path, **options: Any) -> str:
+    """What `read_series` says when it refuses, after checking that it gives away no name."""
+    with pytest.raises(DicomError) as caught:
+        read_series(path, **options)
+    said = "".join(traceback.format_exception(caught.value))
+    assert NAME not in said
+    assert "PID" not in said
+    return str(caught.value)
+
+
+def change(file: Path, **tags: Any) -> None:
+    """Write a file again with other tags."""
+    one = pydicom.dcmread(file)
+    for name, value in tags.items():
+        setattr(one, name, value)
+    one.save_as(file)
+
+
+# What is read
+
+
+def test_a_folder_becomes_a_volume_in_order_of_position_not_of_name(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    read = read_series(tmp_path)
+    assert np.array_equal(read.hu, HU)
+    assert read.hu.dtype == np.int16
+    assert read.spacing_mm == (2.5, 0.5, 0.5)
+    assert read.origin_mm == (100, -20, -10)
+    assert read.n_slices == 4
+
+
+def test_what_the_header_says_of_the_scan_comes_along(tmp_path: Path) -> None:
+    files = write_series(tmp_path)
+    for file, mas in zip(files, (100, 200, 300, 400), strict=True):
+        change(file, Exposure=mas)
+    read = read_series(tmp_path)
+    assert (read.modality, read.manufacturer, read.kernel, read.kvp) == ("CT", "ACME", "B30f", 120)
+    assert (read.exposure_mas, read.slice_thickness_mm) == (250, 3)
+    assert read.window == Window(50, 350)
+
+
+def test_what_slices_do_not_agree_on_or_do_not_say_is_none(tmp_path: Path) -> None:
+    files = write_series(tmp_path, Manufacturer="", WindowCenter=None, SliceThickness=None)
+    change(files[0], ConvolutionKernel="B70f", KVP=100, Exposure="")
+    read = read_series(tmp_path)
+    assert (read.manufacturer, read.kernel, read.kvp, read.exposure_mas) == (None,) * 4
+    assert (read.slice_thickness_mm, read.window) == (None, None)
+
+
+def test_the_window_is_the_first_one_of_the_middle_slice(tmp_path: Path) -> None:
+    files = write_series(tmp_path)
+    change(files[2], WindowCenter=40, WindowWidth=80)
+    assert read_series(tmp_path).window == Window(40, 80)
+    change(files[2], WindowWidth=0)  # shows nothing
+    assert read_series(tmp_path).window is None
+
+
+def test_a_kernel_of_two_parts_is_one_text(tmp_path: Path) -> None:
+    file = save(
+        ct(HU[0], ConvolutionKernel=["I26f", "3"], Exposure=None, ExposureInuAs=85000), tmp_path / "a"
+    )
+    read = read_series(file)
+    assert (read.kernel, read.exposure_mas) == ("I26f 3", 85)
+
+
+@pytest.mark.parametrize(("thickness", "depth"), [(3, 3.0), (None, 1.0), (0, 1.0)])
+def test_one_slice_is_as_deep_as_its_header_says_or_1_mm(
+    tmp_path: Path, thickness: float | None, depth: float
+) -> None:
+    read = read_series(save(ct(HU[0], SliceThickness=thickness), tmp_path / "slice"))
+    assert read.spacing_mm == (depth, 0.5, 0.5)
+    assert np.array_equal(read.hu, HU[:1])
+
+
+@pytest.mark.parametrize("start", [-1000.04, 0.0, 0.06])
+def test_positions_rounded_to_a_tenth_are_evenly_spaced(tmp_path: Path, start: float) -> None:
+    heights = [round(start + 0.625 * n, 1) for n in range(len(HU))]
+    for picture, z in zip(HU, heights, strict=True):
+        save(ct(picture, z=z), tmp_path / f"{z}.dcm")
+    # The whole length in equal parts: no single step is right.
+    assert read_series(tmp_path).spacing_mm[0] == pytest.approx((heights[-1] - heights[0]) / 3)
+
+
+def test_a_rounded_orientation_is_axial(tmp_path: Path) -> None:
+    write_series(tmp_path, ImageOrientationPatient=[0.99995, 0.01, 0, -0.01, 0.99995, 0])
+    assert np.array_equal(read_series(tmp_path).hu, HU)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5)),
+    orientation=orientations(),
+    scale=st.sampled_from([("1", "0"), ("1", "-1024"), ("0.5", "-100.25"), ("1.7", "-8192"), ("-1", "12")]),
+    kind=st.sampled_from(["int16", "uint16", "uint8"]),
+    syntax=st.sampled_from([ExplicitVRLittleEndian, ImplicitVRLittleEndian]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_volume_written_any_way_up_and_in_any_order_is_read_back(
+    shape: tuple[int, int, int],
+    orientation: tuple[int, ...],
+    scale: tuple[str, str],
+    kind: str,
+    syntax: str,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    limits = np.iinfo(kind)
+    stored = rng.integers(max(limits.min, -2000), min(limits.max, 6000), shape, dtype=kind)
+    slope, intercept = map(Fraction, scale)
+    exact = [max(-1024, round(int(value) * slope + intercept)) for value in stored.flat]
+    start = np.array([-7.0, 11.0, -50.0])
+    names = rng.permutation(shape[0])
+    with tempfile.TemporaryDirectory() as folder:
+        for n, picture in enumerate(stored):
+            origin = start + np.array([0, 0, 1.25 * n])
+            turned, first = stored_at(picture, orientation, origin, 0.75)
+            one = ct(turned, PixelSpacing=[0.75, 0.75], ImageOrientationPatient=list(orientation))
+            one.RescaleSlope, one.RescaleIntercept = scale
+            one.ImagePositionPatient = list(first)
+            save(one, Path(folder, f"{names[n]}"), syntax)
+        read = read_series(folder)
+    assert np.array_equal(read.hu, np.array(exact).reshape(shape))
+    assert read.spacing_mm == (1.25 if shape[0] > 1 else 3, 0.75, 0.75)
+    assert read.origin_mm == (-50, 11, -7)
+
+
+# HU
+
+
+def test_stored_values_become_hu_by_slope_and_intercept() -> None:
+    stored = np.array([[0, 1, 2], [3, 4095, 65535]], dtype=np.uint16)
+    hu = hu_from_stored(stored, slope=0.5, intercept=-1000)
+    assert hu.tolist() == [[-1000, -1000, -999], [-998, 1048, 31768]]  # halves to even
+    assert hu.dtype == np.int16
+
+
+def test_what_16_bits_cannot_hold_is_clipped_and_does_not_wrap() -> None:
+    hu = hu_from_stored(np.array([0, 65535], dtype=np.uint16), slope=2, intercept=-40000)
+    assert hu.tolist() == [-32768, 32767]
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0, 0), (float("nan"), 0), (1, float("inf"))])
+def test_a_slope_that_makes_no_hu_is_refused(slope: float, intercept: float) -> None:
+    with pytest.raises(ValueError, match="make no HU"):
+        hu_from_stored(np.zeros(1), slope=slope, intercept=intercept)
+
+
+def test_slices_may_each_have_their_own_slope(tmp_path: Path) -> None:
+    for n, slope in enumerate((1, 2, 0.5)):
+        save(ct(np.full((2, 2), 100, np.int16), z=n, RescaleSlope=slope), tmp_path / f"{n}")
+    assert read_series(tmp_path).hu[:, 0, 0].tolist() == [100, 200, 50]
+
+
+def test_padding_is_air(tmp_path: Path) -> None:
+    stored = np.array([[-2048, -2000, -1025], [-1024, -1000, 0]], dtype=np.int16)
+    read = read_series(save(ct(stored), tmp_path / "a"))
+    assert read.hu.tolist() == [[[-1024, -1024, -1024], [-1024, -1000, 0]]]
+
+
+def test_pixels_of_the_padding_value_are_air_whatever_their_hu(tmp_path: Path) -> None:
+    stored = np.array([[9, 10, 11]], dtype=np.int16)
+    one = ct(stored, PixelPaddingValue=10)
+    one["PixelPaddingValue"].VR = "SS"
+    assert read_series(save(one, tmp_path / "one")).hu.tolist() == [[[9, -1024, 11]]]
+    one.PixelPaddingRangeLimit = 9
+    one["PixelPaddingRangeLimit"].VR = "SS"
+    assert read_series(save(one, tmp_path / "range")).hu.tolist() == [[[-1024, -1024, 11]]]
+
+
+def test_padding_is_marked_where_it_lies_and_clipped_air_is_not(tmp_path: Path) -> None:
+    stored = np.array([[-2000, -1501, -1500], [-1025, 7, 0]], dtype=np.int16)
+    one = ct(stored, ImageOrientationPatient=[-1, 0, 0, 0, 1, 0])  # columns run from left to right
+    one.add_new("PixelPaddingValue", "SS", 7)
+    read = read_series(save(one, tmp_path / "a"))
+    assert read.hu.tolist() == [[[-1024, -1024, -1024], [0, -1024, -1024]]]
+    assert read.padding.tolist() == [[[False, True, True], [False, True, False]]]
+
+
+def test_headers_are_those_of_the_slices_from_caudal_to_cranial(tmp_path: Path) -> None:
+    files = write_series(tmp_path)
+    assert read_series(tmp_path).headers == tuple(header(file) for file in files)
+
+
+def test_the_affine_leads_from_voxels_to_the_patient(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    # Column 4, row 3, slice 2: 2 mm to the left, 1.5 mm to the back, 5 mm up; NIfTI counts right and front.
+    assert read_series(tmp_path).affine @ [4, 3, 2, 1] == pytest.approx([10 - 2, 20 - 1.5, 100 + 5, 1])
+
+
+@pytest.mark.parametrize(("kind", "vr", "padding"), [("int16", "US", 63536), ("uint16", "SS", -2000)])
+def test_a_padding_value_of_the_wrong_sign_is_understood(
+    tmp_path: Path, kind: str, vr: str, padding: int
+) -> None:
+    stored = np.array([-2000, 7], dtype=np.int16).astype(kind)[None]
+    one = ct(stored, RescaleIntercept=0 if kind == "int16" else -100)
+    one.add_new("PixelPaddingValue", vr, padding)
+    read = read_series(save(one, tmp_path / "a"))
+    assert read.hu.tolist() == [[[-1024, 7 + int(one.RescaleIntercept)]]]
+
+
+def test_bits_above_those_stored_do_not_count(tmp_path: Path) -> None:
+    stored = np.array([[0x8FFF, 0x1000]], dtype=np.uint16)  # old scanners kept overlays up there
+    read = read_series(save(ct(stored, BitsStored=12, HighBit=11), tmp_path / "a"))
+    assert read.hu.tolist() == [[[4095, 0]]]
+
+
+# Ways of packing
+
+SMALL = Path(get_testdata_file("CT_small.dcm", download=False))
+
+
+def small_hu() -> np.ndarray:
+    """pydicom's CT_small.dcm in HU, from its raw bytes: (1, 128, 128)."""
+    one = pydicom.dcmread(SMALL)
+    return np.frombuffer(one.PixelData, "<i2").reshape(1, 128, 128) - 1024
+
+
+def packed(file: Path, syntax: int) -> Path:
+    """CT_small.dcm in another transfer syntax, by GDCM."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(SMALL))
+    assert reader.Read()
+    changer = gdcm.ImageChangeTransferSyntax()
+    changer.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    changer.SetInput(reader.GetImage())
+    assert changer.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(file))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(changer.GetOutput())
+    assert writer.Write()
+    return file
+
+
+LOSSLESS = [
+    "ImplicitVRLittleEndian",
+    "ExplicitVRBigEndian",
+    "DeflatedExplicitVRLittleEndian",
+    "RLELossless",
+    "JPEGLosslessProcess14",
+    "JPEGLosslessProcess14_1",
+    "JPEGLSLossless",
+    "JPEG2000Lossless",
+]
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_every_lossless_packing_gives_the_same_hu(tmp_path: Path, syntax: str) -> None:
+    file = packed(tmp_path / "a.dcm", getattr(gdcm.TransferSyntax, syntax))
+    assert header(file)["TransferSyntaxUID"] != "Explicit VR Little Endian"
+    assert np.array_equal(read_series(file).hu, small_hu())
+
+
+@pytest.mark.filterwarnings("ignore:End of file reached")
+@pytest.mark.parametrize("syntax", [*LOSSLESS, "ExplicitVRLittleEndian"])
+def test_a_file_that_is_cut_off_is_never_read_as_if_whole(tmp_path: Path, syntax: str) -> None:
+    whole = packed(tmp_path / "whole.dcm", getattr(gdcm.TransferSyntax, syntax)).read_bytes()
+    cut = tmp_path / "cut.dcm"
+    # CT_small.dcm ends with 126 bytes of padding after its pixels, which deflates to a few.
+    ends = [len(whole) - 200, *np.linspace(1, len(whole) - 200, 12).astype(int)]
+    for end in ends:
+        cut.write_bytes(whole[:end])
+        with pytest.raises(
+            DicomError, match=r"cut\.dcm cannot be read: .*(cut off|damaged|not a DICOM file)"
+        ):
+            read_series(cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("MR_small_RLE.dcm", "MR_small.dcm"),
+        ("MR_small_jp2klossless.dcm", "MR_small.dcm"),
+        ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm"),
+        ("MR_small_implicit.dcm", "MR_small.dcm"),
+        ("MR_small_bigendian.dcm", "MR_small.dcm"),
+    ],
+)
+def test_files_packed_by_others_give_the_same_numbers(tmp_path: Path, name: str, plain: str) -> None:
+    def as_ct(source: str) -> np.ndarray:
+        one = pydicom.dcmread(Path(get_testdata_file(source, download=False)))
+        one.SOPClassUID, one.Modality, one.RescaleSlope, one.RescaleIntercept = CTImageStorage, "CT", 1, 0
+        one.ImageOrientationPatient = list(AXIAL)
+        one.save_as(tmp_path / source)
+        return read_series(tmp_path / source).hu
+
+    expected = pydicom.dcmread(Path(get_testdata_file(plain, download=False))).PixelData
+    assert np.array_equal(as_ct(name)[0], np.frombuffer(expected, "<i2").reshape(64, 64))
+
+
+def test_near_lossless_jpeg_ls_is_read_to_its_tolerance(tmp_path: Path) -> None:
+    # pydicom's test file: 16 bits, error up to 2, a ramp of which its README gives values.
+    one = pydicom.dcmread(get_testdata_file("JPEGLSNearLossless_16.dcm", download=False))
+    slice_ = ct(np.zeros((one.Rows, one.Columns), np.uint16), BitsStored=one.BitsStored, HighBit=one.HighBit)
+    slice_.PixelData = one.PixelData
+    slice_["PixelData"].VR = "OB"
+    slice_["PixelData"].is_undefined_length = True
+    file = save(slice_, tmp_path / "a", one.file_meta.TransferSyntaxUID)
+    assert np.array_equal(read_series(file).hu[0], one.pixel_array.clip(max=32767))
+
+
+def test_lossy_jpeg_2000_of_ct_agrees_with_a_second_decoder() -> None:
+    file = Path(get_testdata_file("693_J2KI.dcm", download=False))
+    one = pydicom.dcmread(file)
+    one.pixel_array_options(decoding_plugin="pillow")
+    other = np.maximum(one.pixel_array.astype(int) - 1024, -1024)
+    assert np.array_equal(read_series(file).hu[0], other)
+    assert header(file)["ImageType"] == ["DERIVED", "PRIMARY", "AXIAL"]  # the file has "DERIVED "
+
+
+def test_baseline_jpeg_is_read(tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(16), np.arange(24)).astype(np.uint8)
+    with io.BytesIO() as buffer:
+        Image.fromarray(smooth).save(buffer, "JPEG", quality=95)
+        coded = buffer.getvalue()
+    one = ct(smooth, RescaleIntercept=-20)
+    one.PixelData = encapsulate([coded])
+    one["PixelData"].VR = "OB"
+    read = read_series(save(one, tmp_path / "a", JPEGBaseline8Bit))
+    assert np.array_equal(read.hu[0], np.asarray(Image.open(io.BytesIO(coded))).astype(int) - 20)
+
+
+def test_a_deflated_file_is_read(tmp_path: Path) -> None:
+    file = save(ct(HU[0]), tmp_path / "a", DeflatedExplicitVRLittleEndian)
+    assert np.array_equal(read_series(file).hu[0], HU[0])
+
+
+def test_big_endian_pixels_are_swapped(tmp_path: Path) -> None:
+    one = ct(HU[0])
+    one.PixelData = HU[0].astype(">i2").tobytes()
+    assert np.array_equal(read_series(save(one, tmp_path / "a", ExplicitVRBigEndian)).hu[0], HU[0])
+
+
+def test_a_packing_without_a_decoder_is_refused_before_pixels_are_read(tmp_path: Path) -> None:
+    one = ct(HU[0])
+    one.PixelData = encapsulate([b"no picture"])
+    one["PixelData"].VR = "OB"
+    file = save(one, tmp_path / "a", HTJ2KLossless)
+    assert "High-Throughput JPEG 2000" in refusal(file)
+    assert "unpack them first" in str(find_series(file)[0].refused)
+
+
+def test_jpeg_of_12_bits_is_refused_and_not_guessed_at(tmp_path: Path) -> None:
+    source = pydicom.dcmread(get_testdata_file("JPEG-lossy.dcm", download=False))
+    one = ct(np.zeros((source.Rows, source.Columns), np.uint16), BitsStored=12, HighBit=11)
+    one.PixelData = source.PixelData
+    one["PixelData"].VR = "OB"
+    said = refusal(save(one, tmp_path / "a", JPEGExtended12Bit))
+    assert "12-bit" in said
+    assert "cannot be decoded" in said
+
+
+def cached(name: str) -> Path:
+    """An asset's file; without it the test is skipped."""
+    try:
+        return assets.path(name)
+    except assets.AssetError as error:
+        pytest.skip(str(error).splitlines()[0])
+
+
+def test_the_sample_slice_is_turned_upright_and_agrees_with_a_second_decoder() -> None:
+    file = cached("dicom_slice")
+    one = pydicom.dcmread(file)
+    (code,) = pydicom.encaps.generate_frames(one.PixelData, number_of_frames=1)
+    # OpenJPEG by way of Pillow, without pydicom. Pillow lifts signed numbers of 16 bits by half their range.
+    stored = np.asarray(Image.open(io.BytesIO(code))).astype(int) - 32768
+    read = read_series(file)
+    assert one.ImageOrientationPatient == [1, 0, 0, 0, -1, 0]
+    assert np.array_equal(read.hu[0], stored[::-1])  # the file has the patient upside down
+    assert read.spacing_mm == (1.0, 0.859375, 0.859375)
+    # The back rests on the table: bone (the spine) lies behind the middle.
+    rows, _ = np.nonzero(read.hu[0] > 400)
+    assert np.median(rows) > 256
+
+
+# Enhanced multi-frame CT
+
+
+"""What an enhanced file says of its frames, and not at its top."""
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_an_enhanced_file_is_read_as_a_series(tmp_path: Path, syntax: str) -> None:
+    file = save(enhanced(HU, [2, 0, 3, 1]), tmp_path / "a.dcm", syntax)
+    read = read_series(file)
+    assert np.array_equal(read.hu, HU)
+    assert (read.spacing_mm, read.origin_mm) == ((2.5, 0.5, 0.5), (100, -20, -10))
+    assert (read.kernel, read.kvp, read.slice_thickness_mm) == ("B30f", 120, 3)
+    assert read.exposure_mas == 201.5
+    assert read.window == Window(50, 350)
+
+
+def test_frames_may_each_have_their_own_slope(tmp_path: Path) -> None:
+    one = enhanced(HU, [0, 1, 2, 3])
+    one.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence[0].RescaleSlope = 3
+    hu = read_series(save(one, tmp_path / "a.dcm")).hu
+    assert np.array_equal(hu[1], 3 * HU[1])
+    assert np.array_equal(hu[[0, 2, 3]], HU[[0, 2, 3]])
+
+
+def test_an_enhanced_file_that_lacks_frames_is_refused(tmp_path: Path) -> None:
+    one = enhanced(HU, [0, 1, 2, 3], NumberOfFrames=5)
+    assert "states 5 frames and describes 4" in refusal(save(one, tmp_path / "a.dcm"))
+    assert "1 slice is missing, between z = 100.0 and 105.0" in refusal(
+        save(enhanced(HU, [0, 2, 3]), tmp_path / "b.dcm")
+    )
+    one = enhanced(HU, [0, 1, 2, 3])
+    one.PixelData = one.PixelData[:-20]
+    assert "cannot be decoded" in refusal(save(one, tmp_path / "c.dcm"))
+
+
+def test_a_localiser_among_frames_is_left_out(tmp_path: Path) -> None:
+    one = enhanced(HU, [0, 1, 2, 3])
+    one.PerFrameFunctionalGroupsSequence[0].CTImageFrameTypeSequence[0].FrameType = [
+        *("ORIGINAL", "PRIMARY", "LOCALIZER", "NONE")
+    ]
+    file = save(one, tmp_path / "a.dcm")
+    assert np.array_equal(read_series(file).hu, HU[1:])
+    assert [(info.n_slices, info.refused is None) for info in find_series(file)] == [(3, True), (1, False)]
+
+
+# A folder of many things
+
+
+def test_a_mixed_folder_is_sorted_out_and_the_one_series_read(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct" / "deep")
+    save(ct(HU[0], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], uid="1.2.3"), tmp_path / "scout.dcm")
+    save(ct(HU[0], uid="1.2.4", SOPClassUID=SecondaryCaptureImageStorage), tmp_path / "screenshot")
+    report = ct(HU[0], uid="1.2.5", SOPClassUID=XRayRadiationDoseSRStorage, Rows=None, Columns=None)
+    save(report, tmp_path / "dose")
+    save(ct(HU[0], uid="1.2.6", Modality="PT", SeriesNumber=9), tmp_path / "pet.ima")
+    write_series(tmp_path / "coronal", uid="1.2.7", ImageOrientationPatient=list(CORONAL), SeriesNumber=None)
+    (tmp_path / "README").write_text("not DICOM, and not called so")
+    (tmp_path / ".hidden.dcm").write_text("nor this")
+    write_series(tmp_path / ".trash", uid="1.2.8")
+    assert np.array_equal(read_series(tmp_path).hu, HU)
+    found = {(info.uid, info.refused is None): info for info in find_series(tmp_path)}
+    read = found["1.2.3", True]
+    assert (read.n_slices, read.size, read.spacing_mm) == (4, (5, 6), (2.5, 0.5, 0.5))
+    assert (read.description, read.modality) == ("Abdomen", "CT")
+    reasons = {uid: info.refused for (uid, readable), info in found.items() if not readable}
+    assert "localiser" in str(reasons["1.2.3"])
+    assert "Secondary Capture" in str(reasons["1.2.4"])
+    assert "Radiation Dose SR" in str(reasons["1.2.5"])
+    assert found["1.2.5", False].size is None
+    assert "modality is PT" in str(reasons["1.2.6"])
+    assert "coronal or sagittal" in str(reasons["1.2.7"])
+    assert [info.uid for info in find_series(tmp_path)][-1] == "1.2.6"  # by series number
+
+
+def test_what_is_refused_is_refused_when_asked_for_by_uid_too(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct")
+    save(ct(HU[0], uid="9.9", SOPClassUID=SecondaryCaptureImageStorage), tmp_path / "screenshot")
+    assert "Secondary Capture" in refusal(tmp_path, series="9.9")
+    assert "no series of that uid" in refusal(tmp_path, series="9.8")
+    assert "Secondary Capture" in refusal(tmp_path / "screenshot")
+
+
+def test_of_several_series_one_must_be_chosen(tmp_path: Path) -> None:
+    write_series(tmp_path / "thin", uid="1.2.3")
+    write_series(tmp_path / "thick", HU[::2] + 1, uid="1.2.4", step=5)
+    said = refusal(tmp_path)
+    assert "2 CT series" in said
+    assert "4 slices of 5 x 6, 2.5 mm apart" in said
+    assert "2 slices of 5 x 6, 5 mm apart" in said
+    assert np.array_equal(read_series(tmp_path, series="1.2.4").hu, HU[::2] + 1)
+
+
+def test_a_series_that_cannot_be_read_is_not_passed_over_for_another(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "wanted", uid="1.2.3")
+    files[1].unlink()
+    write_series(tmp_path / "other", uid="1.2.4")
+    assert "refused" in refusal(tmp_path)
+    assert "missing" in refusal(tmp_path, series="1.2.3")
+
+
+def test_copies_of_a_slice_are_read_once(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "a")
+    shutil.copy(files[2], tmp_path / "copy.dcm")
+    assert np.array_equal(read_series(tmp_path).hu, HU)
+    assert find_series(tmp_path)[0].n_slices == 4
+
+
+def test_copies_that_differ_are_refused(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "a")
+    one = pydicom.dcmread(files[2])
+    one.PixelData = (HU[2] + 1).tobytes()
+    one.save_as(tmp_path / "copy.dcm")
+    assert "two copies of one slice" in refusal(tmp_path)
+
+
+def test_linked_folders_are_not_entered(tmp_path: Path) -> None:
+    write_series(tmp_path / "elsewhere")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert "empty folder" in refusal(tmp_path / "here")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among files here")
+def test_what_never_ends_is_not_opened(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert np.array_equal(read_series(tmp_path).hu, HU)
+
+
+def test_a_dicomdir_is_passed_over_in_a_folder_and_explained_alone(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    shutil.copy(get_testdata_file("DICOMDIR", download=False), tmp_path / "DICOMDIR")
+    assert np.array_equal(read_series(tmp_path).hu, HU)
+    assert "give the folder" in refusal(tmp_path / "DICOMDIR")
+
+
+# Series that make no volume
+
+ODD: list[tuple[str, Callable[[list[Path]], None]]] = [
+    ("1 slice is missing, between z = 100.0 and 105.0 mm", lambda files: files[1].unlink()),
+    (
+        "mixes 3 slices of 5 x 6 and 1 slices of 2 x 2",
+        lambda files: replace(files[0], np.zeros((2, 2), "i2")),
+    ),
+    ("mixes pixel sizes", lambda files: change(files[3], PixelSpacing=[0.6, 0.6])),
+    ("mixes orientations", lambda files: change(min(files), ImageOrientationPatient=list(CORONAL))),
+    ("mixes orientations", lambda files: change(max(files), ImageOrientationPatient=list(CORONAL))),
+    ("mixes orientations", lambda files: change(files[3], ImageOrientationPatient=[-1, 0, 0, 0, 1, 0])),
+    (
+        "two slices lie at one place, z = 105.0",
+        lambda files: change(files[3], ImagePositionPatient=[-10, -20, 105]),
+    ),
+    (
+        "shifted against each other by up to 1.00 mm",
+        lambda files: change(files[3], ImagePositionPatient=[-10, -19, 107.5]),
+    ),
+    (
+        "not evenly spaced, 2.50 to 3.70 mm apart",
+        lambda files: change(files[3], ImagePositionPatient=[-10, -20, 108.7]),
+    ),
+    ("1 of its 4 slices have no RescaleSlope", lambda files: strip(files[2], "RescaleSlope")),
+    ("1 of its 4 slices have no ImagePositionPatient", lambda files: strip(files[2], "ImagePositionPatient")),
+    ("no numbers that make HU", lambda files: change(files[2], RescaleSlope=0)),
+    (
+        "ImagePositionPatient of a slice is not 3 numbers",
+        lambda files: change(files[0], ImagePositionPatient=[1, 2]),
+    ),
+    ("in colour", lambda files: change(files[0], SamplesPerPixel=3, PhotometricInterpretation="RGB")),
+    ("MONOCHROME1", lambda files: change(files[0], PhotometricInterpretation="MONOCHROME1")),
+    ("RescaleType Z_EFF", lambda files: change(files[0], RescaleType="Z_EFF")),
+    ("cannot be decoded", lambda files: strip(files[1], "PixelData")),
+    ("z = 102.5 mm", lambda files: change(files[1], PixelData=b"\0" * 58)),
+]
+
+
+def replace(file: Path, stored: np.ndarray) -> None:
+    """A slice of other pixels in place of a file."""
+    z = pydicom.dcmread(file).ImagePositionPatient[2]
+    save(ct(stored, z=z), file)
+
+
+def strip(file: Path, name: str) -> None:
+    """Take a tag out of a file."""
+    one = pydicom.dcmread(file)
+    delattr(one, name)
+    one.save_as(file)
+
+
+@pytest.mark.parametrize(("said", "spoil"), ODD, ids=[said for said, _ in ODD])
+def test_a_series_that_makes_no_volume_is_refused_with_the_reason(
+    tmp_path: Path, said: str, spoil: Callable[[list[Path]], None]
+) -> None:
+    spoil(write_series(tmp_path))
+    assert said in refusal(tmp_path)
+
+
+def test_all_missing_slices_are_counted(tmp_path: Path) -> None:
+    files = write_series(tmp_path, np.repeat(HU, 3, axis=0))
+    for n in (2, 6, 7):
+        files[n].unlink()
+    assert "3 slices are missing, between z = 102.5 and 107.5 mm and in 1 more places" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "tags"),
+    [
+        ("pixels are oblong, 0.5 x 0.7 mm", {"PixelSpacing": [0.5, 0.7]}),
+        ("not two lengths", {"PixelSpacing": [0, 0]}),
+        ("not a pair of directions", {"ImageOrientationPatient": [0] * 6}),
+        ("tilted by 20.0 degrees", {"ImageOrientationPatient": [1, 0, 0, 0, 0.9397, -0.3420]}),
+        (
+            "turned in its plane by 20.0 degrees",
+            {"ImageOrientationPatient": [0.9397, 0.342, 0, -0.342, 0.9397, 0]},
+        ),
+    ],
+)
+def test_slices_that_do_not_lie_straight_are_refused(tmp_path: Path, said: str, tags: dict[str, Any]) -> None:
+    write_series(tmp_path, **tags)
+    assert said in refusal(tmp_path)
+    assert said in str(find_series(tmp_path)[0].refused)
+    assert find_series(tmp_path)[0].spacing_mm is None
+
+
+def test_slices_stacked_along_a_tilted_table_are_refused(tmp_path: Path) -> None:
+    for n, picture in enumerate(HU):
+        save(ct(picture, z=n, ImagePositionPatient=[-10, -20 + 0.2 * n, n]), tmp_path / f"{n}")
+    assert "shifted against each other by up to 0.60 mm" in refusal(tmp_path)
+
+
+# Files that are damaged, or no DICOM
+
+
+def test_a_path_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file or folder at"):
+        read_series(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_and_one_without_dicom_are_refused(tmp_path: Path) -> None:
+    assert "is an empty folder" in refusal(tmp_path)
+    (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "short").write_bytes(b"")
+    assert "holds no DICOM: none of its 2 files is" in refusal(tmp_path)
+
+
+BROKEN = {
+    "not a DICOM file": b"This text calls itself DICOM.\n" * 9,
+    "is empty, 0 bytes": b"",
+    "cut off": b"\0" * 128 + b"DICM",
+}
+
+
+@pytest.mark.parametrize(("said", "content"), BROKEN.items())
+def test_a_file_that_only_says_it_is_dicom_is_refused(tmp_path: Path, said: str, content: bytes) -> None:
+    file = tmp_path / f"{NAME}.dcm"
+    file.write_bytes(content)
+    with pytest.raises(DicomError, match=said) as caught:
+        read_series(file)
+    assert caught.value.file == file
+    with pytest.raises(DicomError, match=said):
+        header(file)
+
+
+@pytest.mark.parametrize(("said", "content"), BROKEN.items())
+def test_a_damaged_file_beside_good_ones_stops_the_reading(tmp_path: Path, said: str, content: bytes) -> None:
+    write_series(tmp_path)
+    broken = tmp_path / f"zz_{NAME}.DCM"
+    broken.write_bytes(content)
+    message = refusal(tmp_path)
+    assert said in message
+    assert "1 of the 5 files" in message
+    assert "number 5 in order of name" in message
+    with pytest.raises(DicomError) as caught:
+        read_series(tmp_path)
+    assert caught.value.file == broken
+    *_, last = find_series(tmp_path)
+    assert (last.uid, last.n_slices) == ("", 1)
+    assert said in str(last.refused)
+
+
+def test_numbers_that_are_none_are_damage(tmp_path: Path) -> None:
+    file = save(ct(HU[0]), tmp_path / "a.dcm")
+    file.write_bytes(file.read_bytes().replace(b"0.5\\0.5", b"0.5\\a.b"))
+    assert "damaged" in refusal(file)
+
+
+def test_a_file_cut_off_within_a_number_is_damaged(tmp_path: Path) -> None:
+    file = save(ct(HU[0]), tmp_path / "a.dcm")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.index(b"\x28\x00\x10\x00US\x02\x00") + 9])  # one of the two bytes of Rows
+    assert "its header is damaged" in refusal(file)
+
+
+def test_a_link_to_nowhere_is_named_as_such(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    (tmp_path / f"{NAME}.dcm").symlink_to(tmp_path / "gone")
+    assert "link to one that is gone" in refusal(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_said_so(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    closed = save(ct(HU[0]), tmp_path / f"{NAME}.dcm")
+    closed.chmod(0)
+    if os.access(closed, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert "may not be read (Permission denied)" in refusal(tmp_path)
+
+
+# The header, and whose it is
+
+
+def test_the_header_shows_what_a_lesson_needs_in_plain_python(tmp_path: Path) -> None:
+    shown = header(save(ct(HU[0]), tmp_path / "a.dcm"))
+    assert shown["TransferSyntaxUID"] == "Explicit VR Little Endian"
+    assert (shown["RescaleSlope"], shown["RescaleIntercept"]) == (1.0, 0.0)
+    assert shown["PixelSpacing"] == [0.5, 0.5]
+    assert shown["ImageType"] == ["ORIGINAL", "PRIMARY", "AXIAL"]
+    assert (shown["Rows"], shown["KVP"], shown["WindowWidth"]) == (5, 120.0, [350.0, 1500.0])
+    kinds = {type(one) for value in shown.values() for one in (value if type(value) is list else [value])}
+    assert kinds <= {int, float, str}
+
+
+def test_the_header_of_an_enhanced_file_is_that_of_its_first_frame(tmp_path: Path) -> None:
+    shown = header(save(enhanced(HU, [2, 0, 3, 1]), tmp_path / "a.dcm"))
+    assert shown["NumberOfFrames"] == 4
+    assert shown["ImagePositionPatient"] == [-10, -20, 105]
+    assert shown["ExposureInmAs"] == 202.0
+
+
+def test_a_header_is_of_one_file(tmp_path: Path) -> None:
+    with pytest.raises(DicomError, match="is a folder"):
+        header(tmp_path)
+
+
+def test_nothing_that_is_read_says_whose_it_is(tmp_path: Path) -> None:
+    files = write_series(tmp_path, StudyDescription=NAME, ImageComments=NAME, AccessionNumber="PID-1")
+    shown = f"{read_series(tmp_path)!r} {header(files[0])}"
+    for private in (NAME, "PID", "1947", "1.2.3", str(tmp_path)):
+        assert private not in shown
+
+
+def test_a_folder_that_may_not_be_read_is_said_so(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    closed = tmp_path / NAME
+    closed.mkdir(mode=0)
+    if os.access(closed, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert "holds a folder that may not be read (Permission denied)" in refusal(tmp_path)
+
+
+def test_what_is_wrong_with_other_tags_is_not_looked_at(tmp_path: Path) -> None:
+    file = save(ct(HU[0], StudyInstanceUID="9.87.654"), tmp_path / "a.dcm")
+    file.write_bytes(file.read_bytes().replace(b"9.87.654", NAME.encode()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pydicom quotes a uid that is none
+        assert np.array_equal(read_series(file).hu[0], HU[0])
+
+
+def test_the_warnings_of_libraries_name_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = packed(tmp_path / "whole.dcm", gdcm.TransferSyntax.RLELossless).read_bytes()
+    cut = tmp_path / "cut" / f"{NAME}.dcm"
+    cut.parent.mkdir()
+    cut.write_bytes(whole[:-500])
+    with pytest.warns(UserWarning, match="End of file reached") as warned:
+        refusal(cut.parent)
+    assert not [warning for warning in warned if NAME in str(warning.message)]
+    assert "End of file reached" in caplog.text
+    assert NAME not in caplog.text
+
+
+# Through the course's reader
+
+
+def test_the_course_reads_dicom_where_it_reads_nifti(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan")
+    volume = load_nifti(tmp_path / "scan")
+    assert np.array_equal(volume.hu, HU)
+    assert (volume.name, volume.spacing_mm) == ("scan", (2.5, 0.5, 0.5))
+    image = read_image(tmp_path / "scan")
+    # Column 4, row 3, slice 2: 2 mm to the left, 1.5 mm to the back, 5 mm up; NIfTI counts right and front.
+    assert (image.affine @ [4, 3, 2, 1])[:3] == pytest.approx([10 - 2, 20 - 1.5, 100 + 5])
+    assert image.get_fdata()[4, 3, 2] == HU[2, 3, 4]
+
+
+def test_a_dicom_folder_is_denoised_on_the_command_line(tmp_path: Path) -> None:
+    hu = np.random.default_rng(0).normal(40, 20, (2, 32, 32)).astype(np.int16)
+    write_series(tmp_path / "scan", hu)
+    assert (
+        denoise_command.main([str(tmp_path / "scan"), str(tmp_path / "quiet.nii.gz"), "--generator", "l1"])
+        == 0
+    )
+    quiet = load_nifti(tmp_path / "quiet.nii.gz")
+    assert quiet.spacing_mm == (2.5, 0.5, 0.5)
+    assert quiet.hu.std() < hu.std()
+    (tmp_path / "text.dcm").write_text("no picture")
+    with pytest.raises(DicomError, match="is not a DICOM file"):
+        denoise_command.main([str(tmp_path / "text.dcm"), str(tmp_path / "other.nii")])
