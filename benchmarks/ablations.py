@@ -2,9 +2,9 @@
 
     python benchmarks/ablations.py [--study NAME] [--seeds 0 1 2] [--volumes DIR/*.nii.gz] [--only NAME ...]
 
-What is finished is stored at once in alden_lite/evaluation/studies/NAME.json, which chapter 10 reads; a
-second call goes on where the first was broken off. `--fresh` begins again. Variations:
-`alden_lite.evaluation.STUDIES`.
+What is finished is stored at once, `ablations` in alden_lite/evaluation/studies/ for chapter 10, `search`
+beside this file; a second call goes on where the first was broken off. `--fresh` begins again. Variations:
+`alden_lite.evaluation.VARIATIONS`, and `SEARCH` below.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from alden_lite.data.sample import development_slices, load_sample, split_slices
 from alden_lite.data.volume import Volume, load_nifti
 from alden_lite.engine.checkpoint import file_sha256, provenance, weights_path
 from alden_lite.evaluation.quality import mean_of
-from alden_lite.evaluation.studies.ablations import BASE, STUDIES, Result, against, look, train_variation
+from alden_lite.evaluation.studies.ablations import (
+    BASE,
+    VARIATIONS,
+    Result,
+    Variation,
+    against,
+    look,
+    train_variation,
+)
 
 COLUMNS = {
     "psnr_db": "{:+.2f}",
@@ -35,6 +43,34 @@ COLUMNS = {
     "texture": "{:+.3f}",
     "grain": "{:+.3f}",
 }
+
+
+_PIXEL = {"adversarial_weight": 0.0, "contrastive_weight": 0.0}
+_NO_KEEP = {"warm_keep": 0.0, "keep": 0.0}
+
+SEARCH = {
+    "l1": Variation("pixel loss alone, from l1", {**_PIXEL, **_NO_KEEP}),
+    "blend 0.1": Variation(
+        "untrained: l1 with a tenth of the input left in", {**_PIXEL, "warm_keep": 0.1}, False
+    ),
+    "blend 0.2": Variation("untrained: a fifth left in", {**_PIXEL, "warm_keep": 0.2}, False),
+    "blend 0.25": Variation("untrained: a quarter left in", {**_PIXEL, "warm_keep": 0.25}, False),
+    "no keep": Variation("from l1, all of the target is normal dose", _NO_KEEP),
+    "now": Variation("from a blend of 0.15, which the pixel loss's target keeps", {}),
+    "keep 0.2": Variation("more of the input kept", {"warm_keep": 0.2, "keep": 0.2}),
+    "contrastive at 9": Variation("at block 9", {"contrastive_taps": (9,)}),
+    "contrastive at 4 8 12": Variation("at all three", {"contrastive_taps": (4, 8, 12)}),
+    "temperature 0.2": Variation("a softer softmax", {"temperature": 0.2}),
+    "taps 4 8 9": Variation("no saliency-adapted block for D", {"discriminator_taps": (4, 8, 9)}),
+    "faster D": Variation("five times D's rate", {"discriminator_learning_rate": 1e-3}),
+    "least squares": Variation("LSGAN", {"adversarial_loss": "lsgan"}),
+    "half the crops": Variation("contrastive loss on every second crop", {"contrastive_crops": 4}),
+    "crop 168": Variation("larger crops, fewer", {"crop": 168, "batch": 4, "bank": 64}),
+    "longer": Variation("twice the steps", {"steps": 400}),
+}
+"""What was tried when the shipped recipe was chosen: a diary. Its results are in search.json, beside this."""
+
+STUDIES = {"ablations": VARIATIONS, "search": SEARCH}
 
 
 @dataclass(frozen=True)
@@ -57,10 +93,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="these variations alone")
     parser.add_argument("--steps", type=int, default=BASE.steps)
     parser.add_argument("--fresh", action="store_true", help="forget what is stored")
-    parser.add_argument("--out", type=Path, help="folder of the stored results; the package's when None")
+    parser.add_argument("--out", type=Path, help="folder of the stored results")
     options = parser.parse_args()
     base = replace(BASE, steps=options.steps)
-    folder = options.out or Path(alden_lite.__file__).parent / "evaluation" / "studies"
+    package = Path(alden_lite.__file__).parent / "evaluation" / "studies"
+    folder = options.out or (package if options.study == "ablations" else Path(__file__).parent)
     made = _made(base, options.volumes)
     results = [] if options.fresh else _stored(folder, options.study, made)
     pairs = training_pairs("wide", options.volumes)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stopwatch import train_for
 from torch import nn
 
 from alden_lite.alden.denoising import denoise
@@ -35,7 +36,7 @@ from alden_lite.data.sample import development_slices, load_sample, split_slices
 from alden_lite.data.volume import load_nifti
 from alden_lite.evaluation.cohorts import Cohort, appraise_cohort, phantoms, real_patients, sample_test
 from alden_lite.evaluation.statistics import by_patient
-from alden_lite.evaluation.studies.methods import train_for, untrained_generator
+from alden_lite.evaluation.studies.methods import untrained_generator
 
 COLUMNS = {
     "grain": "{:.2f}",

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from results_page import results_page
+from stopwatch import train_for
 from torch import nn
 
 import alden_lite
@@ -49,9 +51,8 @@ from alden_lite.evaluation.metrics import psnr_db, rmse_hu
 from alden_lite.evaluation.organs import dice
 from alden_lite.evaluation.segmenter import Segmenter, load_segmenter, segment
 from alden_lite.evaluation.studies.ablations import BASE
-from alden_lite.evaluation.studies.methods import METHODS, search_score, train_for, untrained_generator
+from alden_lite.evaluation.studies.methods import BLEND, METHODS, untrained_generator
 from alden_lite.evaluation.studies.outcome import FLOOR, HIGH_NOISE, LOW_DOSE, headline, read_standings
-from alden_lite.evaluation.studies.results_page import results_page
 from alden_lite.neighbours.filters import FILTERS, measure_noise
 
 STUDIES = Path(alden_lite.__file__).parent / "evaluation" / "studies"
@@ -59,6 +60,37 @@ PAGE = Path("book/results.md")
 ORGAN_PATIENTS = 10  # phantom patients whose organs are looked for; one of the real ones has labels
 PRECISION = {"redcnn": "bfloat16"}
 """In which networks denoise, where not in float32: RED-CNN takes 7 s a slice otherwise."""
+
+
+STRENGTHS = tuple({"strength": s} for s in (0.5, 0.75, 1.0, 1.25, 1.5))
+RATES = tuple({"learning_rate": rate} for rate in (2.5e-4, 5e-4, 1e-3, 2e-3))
+BLENDED = {"keep": BLEND, "warm_keep": BLEND}
+SEARCH: dict[str, tuple[Mapping[str, Any], ...]] = {
+    "nlm": STRENGTHS,
+    "bm3d": STRENGTHS[1:4],
+    "tv": STRENGTHS,
+    "unet": RATES,
+    "redcnn": RATES[:3],
+    "esau": (*RATES[:3], {"anatomical_weight": 0.1}),
+    "l1": tuple({"learning_rate": rate} for rate in (1e-4, 2e-4, 4e-4)),
+    "wgan_dino": (
+        {"perceptual_weight": 100.0},
+        {"perceptual_weight": 1000.0},
+        {"perceptual_weight": 10000.0},
+        {"perceptual_weight": 1000.0, "learning_rate": 5e-5},
+        {"perceptual_weight": 1000.0, "warm_keep": BLEND},
+    ),
+    "dugan": (
+        {"dual_weight": 0.1},
+        {"dual_weight": 0.01},
+        {"dual_weight": 0.1, "learning_rate": 5e-5},
+        {"dual_weight": 0.1, **BLENDED},
+        {"dual_weight": 0.01, **BLENDED},
+    ),
+    "gan": tuple({"adversarial_weight": weight} for weight in (0.005, 0.01, 0.02)),
+    "alden": tuple({"adversarial_weight": weight} for weight in (0.005, 0.01, 0.02)),
+}
+"""What the small search tries for each method: fields of its plan, or a filter's strength."""
 
 
 def main() -> None:
@@ -71,7 +103,7 @@ def main() -> None:
     if options.search:
         _search(options)
         return
-    search = _read(options.out / "peers_search.json", {"tried": []})["tried"]
+    search = _read(options.search_file, {"tried": []})["tried"]
     judge = load_pvm("efficientnet_lite0")
     sets = list(_cohorts(options))
     organs = _organ_cohorts(options, sets)
@@ -115,6 +147,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="forget what is in --work")
     parser.add_argument("--work", type=Path, default=Path("runs/peers"))
     parser.add_argument("--out", type=Path, default=STUDIES, help="folder of the stored results")
+    parser.add_argument("--search-file", type=Path, default=Path(__file__).with_name("peers_search.json"))
     parser.add_argument("--page-file", type=Path, default=PAGE)
     options = parser.parse_args()
     if options.minutes <= 0 or options.every < 1 or options.phantoms < 0:
@@ -274,7 +307,7 @@ def _search(options: argparse.Namespace) -> None:
 
     Settings are tried with seed 100, which no run has.
     """
-    file = options.out / "peers_search.json"
+    file = options.search_file
     made = {**_made(options), "command": "python benchmarks/peers.py --search ..."}
     if options.fresh:
         file.unlink(missing_ok=True)
@@ -284,7 +317,7 @@ def _search(options: argparse.Namespace) -> None:
     pairs = training_pairs("wide", options.volumes)
     limit = _searched("l1_shipped", {}, pairs, chosen, judge, 0)["psnr_db"]
     for name in options.only:
-        for settings in METHODS[name].search:
+        for settings in SEARCH.get(name, ()):
             if any(one["method"] == name and one["settings"] == dict(settings) for one in tried):
                 continue
             found = _searched(name, settings, pairs, chosen, judge, 10 * options.minutes)
@@ -293,6 +326,19 @@ def _search(options: argparse.Namespace) -> None:
             print(one, flush=True)
             tried = [*_read(file, {"tried": []})["tried"], one]  # another call may have stored some meanwhile
             _write(file, {"made": made, "tried": tried})
+
+
+def search_score(name: str, *, psnr_db: float, judge: float, l1_psnr_db: float) -> float:
+    """What the small search makes as large as it can, for a method, on validation slices.
+
+    Methods that aim at the pixels (filters, `architecture`, `l1`) are chosen by PSNR. The others aim at the
+    look: by the judge's distance, as long as PSNR is not more than 1 dB below that of the shipped `l1`.
+    """
+    method = METHODS[name]
+    if method.family != "loss" or name == "l1":
+        return psnr_db
+    too_low = max(l1_psnr_db - 1 - psnr_db, 0.0)
+    return -judge - too_low if math.isfinite(judge) else -math.inf
 
 
 def _searched(
@@ -327,7 +373,7 @@ def _chosen(name: str, search: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     tried = [one for one in search if one["method"] == name]
     best = max(tried, key=lambda one: one["score"])["settings"] if tried else {}
-    own = METHODS[name].settings if METHODS[name].family == "filter" else {}
+    own = {"strength": 1.0} if METHODS[name].family == "filter" else {}
     return {**own, **{k: tuple(v) if isinstance(v, list) else v for k, v in best.items()}}
 
 

@@ -186,7 +186,7 @@ def _parts(generator: str, clock: Callable[[], float], rounds: int) -> dict[str,
 def _parts_of(training: Training, batch: Batch) -> dict[str, Step]:
     fabric, taps = training.fabric, training.recipe.contrastive_taps
     fake = training.generator(batch.low).float().detach()
-    maps = training._maps(denormalise(fake), taps=taps)
+    maps = training.maps(denormalise(fake), taps=taps)
     normal, low = ([of[tap] for tap in taps] for of in (batch.normal_maps, batch.low_maps))
     discriminator = training.discriminator.module
 
@@ -203,7 +203,7 @@ def _parts_of(training: Training, batch: Batch) -> dict[str, Step]:
 
     def look() -> None:
         image = fake.clone().requires_grad_()
-        seen = training._maps(denormalise(image), taps=taps)
+        seen = training.maps(denormalise(image), taps=taps)
         fabric.backward(torch.stack([seen[tap].square().mean() for tap in taps]).sum())
 
     def contrast() -> None:
@@ -211,8 +211,9 @@ def _parts_of(training: Training, batch: Batch) -> dict[str, Step]:
         fabric.backward(semantic_contrastive_loss(ours, normal, low))
 
     def update() -> None:
-        training._clip(training.generator, training.generator_optimiser)
-        training.generator_optimiser.step()
+        player = training.players["generator"]
+        fabric.clip_gradients(player.network, player.optimiser, max_norm=training.recipe.clip)
+        player.optimiser.step()
         training._update_average()
 
     return {

@@ -1,5 +1,5 @@
 from .denoising import denoise as denoise, load_generator as load_generator
-from .training import Recipe as Recipe, Training as Training, learning_rate as learning_rate
+from .training import Recipe as Recipe, Training as Training
 from .generator import UNet as UNet, build_generator as build_generator, keep_input as keep_input
 from .pvm import (
     INPUTS as INPUTS,

@@ -13,14 +13,10 @@ from typing import Any
 
 import torch
 
-from alden_lite.alden.training import MACHINE, Recipe, Training, _recipe_from
+from alden_lite.alden.training import Recipe, Training
 from alden_lite.data.pairs import PROTOCOLS, training_pairs
-from alden_lite.engine.checkpoint import (
-    CheckpointError,
-    has_checkpoints,
-)
-
-# Command line ---------------------------------------------------------------------------------------------
+from alden_lite.engine.checkpoint import CheckpointError, has_checkpoints
+from alden_lite.engine.loop import MACHINE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     pairs = training_pairs(options.protocol, options.volumes)
     if options.resume:
         machine = {name: getattr(recipe, name) for name in changed}
-        training = Training.resume(options.out, pairs, **machine)
+        training = Training.resume(options.out, pairs, machine=machine)
     else:
         training = Training(recipe, pairs, options.out)
     training.fabric.print(json.dumps(asdict(training.recipe), indent=2))
@@ -116,7 +112,7 @@ def _recipe_with(settings: list[str]) -> Recipe:
         if name not in defaults:
             raise ValueError(f"unknown field {name!r}: choose from {', '.join(defaults)}")
         changes[name] = _read_value(name, value, defaults[name])
-    return _recipe_from(changes)
+    return Recipe.stored(changes)
 
 
 def _read_value(name: str, value: str, default: object) -> object:

@@ -1,3 +1,9 @@
+from .loop import (
+    Plan as Plan,
+    Run as Run,
+    Report as Report,
+    learning_rate as learning_rate,
+)
 from .crops import Batch as Batch, CropBank as CropBank, draw_crops as draw_crops
 from .checkpoint import (
     CheckpointError as CheckpointError,

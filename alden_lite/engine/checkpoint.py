@@ -178,8 +178,13 @@ def restore_state(
     """Put back what `flat_state` took.
 
     Raises:
-        CheckpointError: if the state is of other networks.
+        CheckpointError: if the state is of other networks, or lacks one; nothing was changed if it lacks one.
     """
+    if lacking := [name for name in networks if not _under(name, state)]:
+        raise CheckpointError(
+            f"the checkpoint lacks {', '.join(lacking)}: it is of another method, or was written before "
+            "checkpoints held every network. Begin again in another folder"
+        )
     for name, network in networks.items():
         try:
             network.load_state_dict(_under(name, state))

@@ -29,7 +29,7 @@ from .studies.outcome import (
 )
 from .studies.ablations import (
     BASE as BASE,
-    STUDIES as STUDIES,
+    VARIATIONS as VARIATIONS,
     train_variation as train_variation,
     look as look,
     read_study as read_study,

@@ -17,17 +17,20 @@ neighbours. SSIM's range is 400 HU. Weights are those of the authors' code, divi
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alden_lite.alden.training import Recipe, Training
+from alden_lite.alden.paired import PairedPlan, PairedRun
 from alden_lite.data.pairs import Pairs
 from alden_lite.engine.crops import Batch, purpose_seed
+from alden_lite.engine.loop import frozen
 from alden_lite.physics.hounsfield import HU_PER_UNIT
 
-__all__ = ["AnatomicalEncoder", "AsconTraining", "patch_loss", "pixel_loss", "soft_ssim"]
+__all__ = ["AnatomicalEncoder", "AsconPlan", "AsconTraining", "patch_loss", "pixel_loss", "soft_ssim"]
 
 RANGE = 400 / HU_PER_UNIT  # of SSIM, on the networks' scale
 MOMENTUM = 0.99
@@ -122,56 +125,63 @@ def soft_ssim(a: Tensor, b: Tensor, *, value_range: float = RANGE) -> Tensor:
     return (above / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean()
 
 
-class AsconTraining(Training):
-    """`Training` with ASCON's loss, reduced.
+@dataclass(frozen=True, kw_only=True)
+class AsconPlan(PairedPlan):
+    """A plan with the weight w of the contrast, and the encoder's rate."""
+
+    anatomical_weight: float = 0.01
+    encoder_learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_above_zero("encoder_learning_rate")
+        self.check_not_negative("anatomical_weight")
+        if self.crop % (2 * PATCH):
+            raise ValueError(f"crop={self.crop} must be a multiple of {2 * PATCH} pixels, ASCON's patches")
+
+
+class AsconTraining(PairedRun):
+    """A generator that learns from pixels, structure and an encoder's contrast between yhat and y.
 
     Args:
-        recipe: without losses of ALDEN's; `discriminator_learning_rate` is the encoder's.
-        pairs: as for `Training`.
-        anatomical_weight: w.
-
-    Raises:
-        ValueError: if the recipe has losses of ALDEN's, or its crops cannot be cut into patches.
+        plan, pairs, folder: as for every paired run.
     """
 
-    def __init__(self, recipe: Recipe, pairs: Pairs, *, anatomical_weight: float = 0.01) -> None:
-        if recipe.taps or recipe.adversarial:
-            raise ValueError("ASCON's training has losses of its own: set the recipe's to 0")
-        if recipe.crop % (2 * PATCH):
-            raise ValueError(f"crop={recipe.crop} must be a multiple of {2 * PATCH} pixels")
-        super().__init__(recipe, pairs)
-        self.anatomical_weight = anatomical_weight
+    plan: AsconPlan
+    plan_class = AsconPlan
+
+    def __init__(self, plan: AsconPlan, pairs: Pairs, folder: str | Path | None = None) -> None:
+        super().__init__(plan, pairs, folder)
         encoder = AnatomicalEncoder()
         self.target = copy.deepcopy(encoder).requires_grad_(False).to(self.fabric.device)
+        self.followers["target"] = self.target
         width = 2 * encoder.fine.out_channels
         predictor = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
         both = nn.ModuleDict({"encoder": encoder, "predictor": predictor})
-        self.online, self.online_optimiser = self._optimised(both, recipe.discriminator_learning_rate)
+        self.online = self.player("online", both, plan.encoder_learning_rate, clipped=False)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The online encoder learns, the target follows, then G learns."""
+        denoised = self.generate(batch)
+        self.minimise("online", self._contrast(denoised.detach(), batch.normal))
+        self._follow()
+        return self.generator_step(denoised, batch)
 
     def generator_step(self, denoised: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The online encoder learns, the target follows, then G learns."""
-        seed = purpose_seed(self.recipe.seed, "pixels", self.done)
-        self.online_optimiser.zero_grad()
-        self.fabric.backward(self._contrast(denoised.detach(), batch.normal, seed))
-        self.online_optimiser.step()
-        self._follow()
-        online = self.online.module
-        online.requires_grad_(False)
-        contrast = self._contrast(denoised, batch.normal, seed)
-        online.requires_grad_(True)
+        """G comes nearer in pixels, in structure and as the encoder sees it."""
+        with frozen(self.online.module):
+            contrast = self._contrast(denoised, batch.normal)
         losses = {
             "pixel": F.mse_loss(denoised, batch.normal),
             "structure": 1 - soft_ssim(denoised, batch.normal),
             "contrast": contrast,
         }
-        total = 10 * losses["pixel"] + losses["structure"] + self.anatomical_weight * contrast
-        self.generator_optimiser.zero_grad()
-        self.fabric.backward(total)
-        self._clip(self.generator, self.generator_optimiser)
-        self.generator_optimiser.step()
+        total = 10 * losses["pixel"] + losses["structure"] + self.plan.anatomical_weight * contrast
+        self.minimise("generator", total)
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _contrast(self, denoised: Tensor, normal: Tensor, seed: int) -> Tensor:
+    def _contrast(self, denoised: Tensor, normal: Tensor) -> Tensor:
+        seed = purpose_seed(self.plan.seed, "pixels", self.done)
         online = self.online.module
         with self.fabric.autocast():
             fine, coarse = online["encoder"](denoised)

@@ -16,7 +16,9 @@ are the recipe's: losses are compared here, not networks and not optimisers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from alden_lite.alden.training import Recipe, Training
+from alden_lite.alden.paired import PairedPlan, PairedRun
 from alden_lite.data.pairs import Pairs
 from alden_lite.engine.crops import Batch, purpose_seed
+from alden_lite.engine.loop import frozen
 
-__all__ = ["DualDomainTraining", "UNetDiscriminator", "cutmix_mask", "gradient_length"]
+__all__ = ["DualDomainPlan", "DualDomainTraining", "UNetDiscriminator", "cutmix_mask", "gradient_length"]
 
 CUTMIX = 0.5  # largest share of steps
 CONSISTENCY = 1.0  # weight of the maps' agreement
@@ -95,66 +98,81 @@ def cutmix_mask(size: int, rng: np.random.Generator) -> Tensor:
     return mask
 
 
-class DualDomainTraining(Training):
-    """`Training` with DU-GAN's losses.
+@dataclass(frozen=True, kw_only=True)
+class DualDomainPlan(PairedPlan):
+    """A plan with w_adv, w_pix and w_grad (defaults: the paper's), and the rate of both discriminators."""
+
+    dual_weight: float = 0.1
+    image_weight: float = 1.0
+    gradient_weight: float = 20.0
+    keep: float = 0.0  # share of the low-dose slice in the target, as in ALDEN's recipe
+    discriminator_learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_above_zero("discriminator_learning_rate")
+        self.check_not_negative("dual_weight", "image_weight", "gradient_weight")
+        if not 0 <= self.keep < 1:
+            raise ValueError(f"keep is a share in [0, 1), got {self.keep}")
+
+
+class DualDomainTraining(PairedRun):
+    """A generator that learns from pixels, from their gradients, and from a discriminator of each.
 
     Args:
-        recipe: without losses of ALDEN's; `discriminator_learning_rate` is that of both discriminators, and
-            `keep` works as in ALDEN's pixel loss.
-        pairs: as for `Training`.
-        dual_weight, image_weight, gradient_weight: w_adv, w_pix and w_grad; 0.1, 1 and 20 in the paper.
-
-    Raises:
-        ValueError: if the recipe has losses of ALDEN's.
+        plan, pairs, folder: as for every paired run.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        pairs: Pairs,
-        *,
-        dual_weight: float = 0.1,
-        image_weight: float = 1.0,
-        gradient_weight: float = 20.0,
-    ) -> None:
-        if recipe.taps or recipe.adversarial:
-            raise ValueError("a dual-domain training has losses of its own: set the recipe's to 0")
-        super().__init__(recipe, pairs)
-        self.weights = {"image": image_weight, "gradient": gradient_weight, "adversarial": dual_weight}
-        self.judges: list[tuple[Any, Any]] = [
-            self._optimised(UNetDiscriminator(), recipe.discriminator_learning_rate) for _ in range(2)
-        ]
+    plan: DualDomainPlan
+    plan_class = DualDomainPlan
+
+    def __init__(self, plan: DualDomainPlan, pairs: Pairs, folder: str | Path | None = None) -> None:
+        super().__init__(plan, pairs, folder)
+        self.judges = {
+            domain: self.player(
+                f"{domain}_discriminator",
+                UNetDiscriminator(),
+                plan.discriminator_learning_rate,
+                clipped=False,
+            )
+            for domain in ("image", "gradient")
+        }
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Both discriminators learn, then G."""
+        denoised = self.generate(batch)
+        learned = self.discriminators_step(denoised.detach(), batch)
+        return {"discriminators": learned} | self.generator_step(denoised, batch)
+
+    def discriminators_step(self, denoised: Tensor, batch: Batch) -> Tensor:
+        """Each learns in its own domain; gives the sum of their losses."""
+        rng = np.random.default_rng(purpose_seed(self.plan.seed, "cutmix", self.done))
+        images = (denoised, batch.normal, batch.low)
+        domains = {"image": images, "gradient": tuple(gradient_length(u) for u in images)}
+        learned = []
+        for domain, (fake, real, low) in domains.items():
+            loss = self._judged(self.judges[domain], fake, real, low, rng)
+            learned.append(self.minimise(f"{domain}_discriminator", loss))
+        return torch.stack(learned).sum()
 
     def generator_step(self, denoised: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Both discriminators learn, then G."""
-        rng = np.random.default_rng(purpose_seed(self.recipe.seed, "cutmix", self.done))
-        target = torch.lerp(batch.normal, batch.low, self.recipe.keep)
-        images = (denoised, batch.normal, batch.low)
-        domains = (images, tuple(gradient_length(u) for u in images))
-        learned = []
-        for (judge, optimiser), (fake, real, low) in zip(self.judges, domains, strict=True):
-            loss = self._judged(judge, fake.detach(), real, low, rng)
-            optimiser.zero_grad()
-            self.fabric.backward(loss)
-            optimiser.step()
-            learned.append(loss.detach())
+        """G comes nearer in pixels and gradients, and fools both."""
+        target = torch.lerp(batch.normal, batch.low, self.plan.keep)
+        domains = {"image": denoised, "gradient": gradient_length(denoised)}
         fooled = []
-        for (judge, _), (fake, _, _) in zip(self.judges, domains, strict=True):
-            judge.module.requires_grad_(False)
-            with self.fabric.autocast():
-                fooled.append(least_squares(judge.module(fake), 1.0))
-            judge.module.requires_grad_(True)
+        for domain, fake in domains.items():
+            judge = self.judges[domain].module
+            with frozen(judge), self.fabric.autocast():
+                fooled.append(least_squares(judge(fake), 1.0))
         losses = {
             "image": F.mse_loss(denoised, target),
-            "gradient": F.l1_loss(domains[1][0], gradient_length(target)),
+            "gradient": F.l1_loss(domains["gradient"], gradient_length(target)),
             "adversarial": torch.stack(fooled).sum(),
         }
-        total = sum((self.weights[name] * loss for name, loss in losses.items()), torch.zeros(()))
-        self.generator_optimiser.zero_grad()
-        self.fabric.backward(total)
-        self._clip(self.generator, self.generator_optimiser)
-        self.generator_optimiser.step()
-        return {"discriminators": sum(learned, torch.zeros(()))} | {n: v.detach() for n, v in losses.items()}
+        plan = self.plan
+        total = plan.image_weight * losses["image"] + plan.gradient_weight * losses["gradient"]
+        self.minimise("generator", total + plan.dual_weight * losses["adversarial"])
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _judged(
         self, judge: Any, fake: Tensor, real: Tensor, low: Tensor, rng: np.random.Generator
@@ -166,7 +184,7 @@ class DualDomainTraining(Training):
         for first in (count, 2 * count):
             part = slice(first, first + count)
             loss = loss + least_squares((scores[part], maps[part]), 0.0)
-        if rng.random() < CUTMIX * self.done / self.recipe.steps:
+        if rng.random() < CUTMIX * self.done / self.plan.steps:
             mask = cutmix_mask(real.shape[-1], rng).to(real)
             score, found = judge(mask * real + (1 - mask) * fake)
             mixed = mask * maps[:count] + (1 - mask) * maps[count : 2 * count]

@@ -16,21 +16,23 @@ and not optimisers. The critic's four steps see the generator's crops of that st
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from alden_lite.alden.paired import PairedPlan, PairedRun
 from alden_lite.alden.pvm import PVM, load_pvm
-from alden_lite.alden.training import Recipe, Training
 from alden_lite.data.pairs import Pairs
-from alden_lite.engine.crops import Batch
-from alden_lite.engine.speed import for_crops
+from alden_lite.engine.crops import Batch, purpose_seed
+from alden_lite.engine.loop import frozen
 from alden_lite.physics.hounsfield import denormalise
 
-__all__ = ["TAPS", "Critic", "WassersteinTraining", "gradient_penalty"]
+__all__ = ["TAPS", "Critic", "WassersteinPlan", "WassersteinTraining", "gradient_penalty"]
 
 TAPS = (3, 6)
 """Blocks of DINOv2 that the perceptual loss compares: shallow ones, as texture is."""
@@ -91,59 +93,59 @@ def gradient_penalty(
     return (length - 1).square().mean()
 
 
-class WassersteinTraining(Training):
-    """`Training` whose generator learns from a critic and from features, not from pixels.
+@dataclass(frozen=True, kw_only=True)
+class WassersteinPlan(PairedPlan):
+    """A plan with w, the perceptual loss's weight (the paper: 0.1, for VGG), and the critic's rate."""
+
+    perceptual_weight: float = 0.1
+    critic_learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_above_zero("critic_learning_rate")
+        self.check_not_negative("perceptual_weight")
+
+
+class WassersteinTraining(PairedRun):
+    """A generator that learns from a critic and from features, not from pixels.
 
     Args:
-        recipe: without losses of ALDEN's; `discriminator_learning_rate` is the critic's.
-        pairs: as for `Training`.
-        perceptual_weight: w; 0.1 in the paper, for VGG's features.
+        plan, pairs, folder: as for every paired run.
         pvm: a PVM with taps `TAPS`, loaded already.
-
-    Raises:
-        ValueError: if the recipe has losses of ALDEN's.
     """
 
+    plan: WassersteinPlan
+    plan_class = WassersteinPlan
+
     def __init__(
-        self, recipe: Recipe, pairs: Pairs, *, perceptual_weight: float = 0.1, pvm: PVM | None = None
+        self, plan: WassersteinPlan, pairs: Pairs, folder: str | Path | None = None, *, pvm: PVM | None = None
     ) -> None:
-        if recipe.taps or recipe.adversarial:
-            raise ValueError("a Wasserstein training has losses of its own: set the recipe's to 0")
-        super().__init__(recipe, pairs)
-        self.perceptual_weight = perceptual_weight
-        self.critic, self.critic_optimiser = self._optimised(
-            Critic(recipe.crop), recipe.discriminator_learning_rate
-        )
-        self.pvm = (pvm or load_pvm("dinov2_vits14", taps=TAPS)).to(self.fabric.device)
-        rounded = recipe.precision == "bf16-mixed"
-        self._looks = for_crops(self.pvm, rounded=rounded, fused=self.fabric.device.type != "cpu")
-        self.bank.normal_features = partial(self._maps, taps=TAPS)
+        super().__init__(plan, pairs, folder)
+        self.critic = self.player("critic", Critic(plan.crop), plan.critic_learning_rate, clipped=False)
+        self.look_with(pvm or load_pvm("dinov2_vits14", taps=TAPS))
+        self.bank = self.crop_bank(normal_features=partial(self.maps, taps=TAPS))
 
-    def generator_step(self, denoised: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The critic learns four times, then G once."""
-        for _ in range(CRITIC_STEPS):
-            critic_loss = self.critic_step(denoised.detach(), batch)
-        critic = self.critic.module
-        critic.requires_grad_(False)
-        with self.fabric.autocast():
-            losses = {"adversarial": -critic(denoised).float().mean()}
-        maps = self._maps(denormalise(denoised), taps=TAPS)
-        apart = [F.mse_loss(maps[tap], batch.normal_maps[tap]) for tap in TAPS]
-        losses["perceptual"] = torch.stack(apart).mean()
-        self.generator_optimiser.zero_grad()
-        self.fabric.backward(losses["adversarial"] + self.perceptual_weight * losses["perceptual"])
-        critic.requires_grad_(True)
-        self._clip(self.generator, self.generator_optimiser)
-        self.generator_optimiser.step()
-        return {"critic": critic_loss} | {name: loss.detach() for name, loss in losses.items()}
+        denoised = self.generate(batch)
+        for turn in range(CRITIC_STEPS):
+            critic_loss = self.critic_step(denoised.detach(), batch, turn)
+        return {"critic": critic_loss} | self.generator_step(denoised, batch)
 
-    def critic_step(self, denoised: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def critic_step(self, denoised: torch.Tensor, batch: Batch, turn: int) -> torch.Tensor:
         """One step of the critic."""
+        places = torch.Generator().manual_seed(purpose_seed(self.plan.seed, "between", self.done, turn))
         real, fake = self.critic(torch.cat([batch.normal, denoised])).float().chunk(2)
         with self.fabric.autocast():  # in bfloat16 the penalty is 0.2 % off, and twice as fast
-            steep = gradient_penalty(self.critic.module, batch.normal, denoised)
-        loss = fake.mean() - real.mean() + PENALTY * steep
-        self.critic_optimiser.zero_grad()
-        self.fabric.backward(loss)
-        self.critic_optimiser.step()
-        return loss.detach()
+            steep = gradient_penalty(self.critic.module, batch.normal, denoised, generator=places)
+        return self.minimise("critic", fake.mean() - real.mean() + PENALTY * steep)
+
+    def generator_step(self, denoised: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """G climbs the critic and comes nearer in features."""
+        with frozen(self.critic.module), self.fabric.autocast():
+            losses = {"adversarial": -self.critic.module(denoised).float().mean()}
+        maps = self.maps(denormalise(denoised), taps=TAPS)
+        apart = [F.mse_loss(maps[tap], batch.normal_maps[tap]) for tap in TAPS]
+        losses["perceptual"] = torch.stack(apart).mean()
+        self.minimise("generator", losses["adversarial"] + self.plan.perceptual_weight * losses["perceptual"])
+        return {name: loss.detach() for name, loss in losses.items()}

@@ -40,7 +40,7 @@ NOTEBOOK = (  # what a cell says
 from alden_lite.alden import Recipe, Training
 
 recipe = Recipe(
-    steps=3, batch=4, crop=56, bank=8, warmup=0, learning_rate=1e-3, contrastive_crops=2, r1_weight=1.0,
+    steps=3, batch=4, crop=56, bank=8, warmup=0, learning_rate=1e-3, contrastive_crops=2,
     devices=2, accelerator="cpu",
 )
 run = Training(recipe, pairs, sys.argv[1])
@@ -52,7 +52,7 @@ if run.fabric.is_global_zero:  # one voice: two would write into each other's li
 )
 ALDEN = [
     *("steps=3", "batch=4", "crop=56", "bank=8", "warmup=0", "learning_rate=1e-3", "accelerator=cpu"),
-    *("contrastive_crops=2", "r1_weight=1.0"),
+    "contrastive_crops=2",
 ]
 PLAIN = [
     *("steps=24", "batch=2", "crop=32", "bank=4", "warmup=0", "learning_rate=1e-3", "accelerator=cpu"),

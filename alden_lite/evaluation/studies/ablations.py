@@ -25,7 +25,7 @@ from alden_lite.data.pairs import Pairs
 from alden_lite.evaluation.perception import Judge
 from alden_lite.evaluation.quality import FIGURES, appraise, interval
 
-__all__ = ["BASE", "STUDIES", "Result", "Variation", "against", "look", "read_study", "train_variation"]
+__all__ = ["BASE", "VARIATIONS", "Result", "Variation", "against", "look", "read_study", "train_variation"]
 
 
 @dataclass(frozen=True)
@@ -54,59 +54,35 @@ _NO_SCL = {"contrastive_weight": 0.0}
 _PIXEL = {**_NO_GAN, **_NO_SCL}
 _NO_KEEP = {"warm_keep": 0.0, "keep": 0.0}
 
-STUDIES: dict[str, dict[str, Variation]] = {
-    "ablations": {
-        "baseline": Variation("pixel loss alone", {**_PIXEL, **_NO_KEEP}),
-        "blend": Variation("no training: l1 with 15 % of the low-dose slice left in", _PIXEL, False),
-        "gan": Variation("a plain discriminator", {"anatomy": False, **_NO_SCL}),
-        "aad": Variation("the anatomy-aware discriminator", _NO_SCL),
-        "scl": Variation("the contrastive loss", _NO_GAN),
-        "gan+scl": Variation("a plain discriminator and the contrastive loss", {"anatomy": False}),
-        "alden": Variation("both: the method", {}),
-        "no noise term": Variation("negatives from other places only", {"noise_term": False}),
-        "sum": Variation("two contrastive losses added, not one softmax", {"contrastive_form": "sum"}),
-        "half adversarial": Variation("its weight at 0.005", {"adversarial_weight": 0.005}),
-        "double adversarial": Variation("its weight at 0.02", {"adversarial_weight": 0.02}),
-        "triple contrastive": Variation("its weight at 0.012", {"contrastive_weight": 0.012}),
-        "contrastive at 4": Variation("the contrastive loss at block 4", {"contrastive_taps": (4,)}),
-        "semantic query": Variation("the PVM's tokens ask, not the image", {"query": "semantic"}),
-        "no positions": Variation("the discriminator's tokens have no place", {"positions": False}),
-        "taps 3 6 9": Variation("earlier blocks for the discriminator", {"discriminator_taps": (3, 6, 9)}),
-        "cnn": Variation(
-            "EfficientNet-Lite0 in place of DINOv2",
-            {
-                "pvm": "efficientnet_lite0",
-                "discriminator_taps": (3, 4, 5),
-                "contrastive_taps": (4,),
-                "crop": 128,
-            },
-        ),
-        "random weights": Variation("a vision model that has learned nothing", {"pvm": "random_vit"}),
-    },
-    "search": {
-        "l1": Variation("pixel loss alone, from l1", {**_PIXEL, **_NO_KEEP}),
-        "blend 0.1": Variation(
-            "untrained: l1 with a tenth of the input left in", {**_PIXEL, "warm_keep": 0.1}, False
-        ),
-        "blend 0.2": Variation("untrained: a fifth left in", {**_PIXEL, "warm_keep": 0.2}, False),
-        "blend 0.25": Variation("untrained: a quarter left in", {**_PIXEL, "warm_keep": 0.25}, False),
-        "no keep": Variation("from l1, all of the target is normal dose", _NO_KEEP),
-        "now": Variation("from a blend of 0.15, which the pixel loss's target keeps", {}),
-        "keep 0.2": Variation("more of the input kept", {"warm_keep": 0.2, "keep": 0.2}),
-        "contrastive at 9": Variation("at block 9", {"contrastive_taps": (9,)}),
-        "contrastive at 4 8 12": Variation("at all three", {"contrastive_taps": (4, 8, 12)}),
-        "temperature 0.2": Variation("a softer softmax", {"temperature": 0.2}),
-        "taps 4 8 9": Variation("no saliency-adapted block for D", {"discriminator_taps": (4, 8, 9)}),
-        "faster D": Variation("five times D's rate", {"discriminator_learning_rate": 1e-3}),
-        "steadier D": Variation("R1 gradient penalty of 0.1", {"r1_weight": 0.1}),
-        "much steadier D": Variation("R1 gradient penalty of 10", {"r1_weight": 10.0}),
-        "least squares": Variation("LSGAN", {"adversarial_loss": "lsgan"}),
-        "half the crops": Variation("contrastive loss on every second crop", {"contrastive_crops": 4}),
-        "crop 168": Variation("larger crops, fewer", {"crop": 168, "batch": 4, "bank": 64}),
-        "longer": Variation("twice the steps", {"steps": 400}),
-    },
+VARIATIONS: dict[str, Variation] = {
+    "baseline": Variation("pixel loss alone", {**_PIXEL, **_NO_KEEP}),
+    "blend": Variation("no training: l1 with 15 % of the low-dose slice left in", _PIXEL, False),
+    "gan": Variation("a plain discriminator", {"anatomy": False, **_NO_SCL}),
+    "aad": Variation("the anatomy-aware discriminator", _NO_SCL),
+    "scl": Variation("the contrastive loss", _NO_GAN),
+    "gan+scl": Variation("a plain discriminator and the contrastive loss", {"anatomy": False}),
+    "alden": Variation("both: the method", {}),
+    "no noise term": Variation("negatives from other places only", {"noise_term": False}),
+    "sum": Variation("two contrastive losses added, not one softmax", {"contrastive_form": "sum"}),
+    "half adversarial": Variation("its weight at 0.005", {"adversarial_weight": 0.005}),
+    "double adversarial": Variation("its weight at 0.02", {"adversarial_weight": 0.02}),
+    "triple contrastive": Variation("its weight at 0.012", {"contrastive_weight": 0.012}),
+    "contrastive at 4": Variation("the contrastive loss at block 4", {"contrastive_taps": (4,)}),
+    "semantic query": Variation("the PVM's tokens ask, not the image", {"query": "semantic"}),
+    "no positions": Variation("the discriminator's tokens have no place", {"positions": False}),
+    "taps 3 6 9": Variation("earlier blocks for the discriminator", {"discriminator_taps": (3, 6, 9)}),
+    "cnn": Variation(
+        "EfficientNet-Lite0 in place of DINOv2",
+        {
+            "pvm": "efficientnet_lite0",
+            "discriminator_taps": (3, 4, 5),
+            "contrastive_taps": (4,),
+            "crop": 128,
+        },
+    ),
+    "random weights": Variation("a vision model that has learned nothing", {"pvm": "random_vit"}),
 }
-"""Variations by study and name. `search`: what was tried when the shipped recipe was chosen."""
+"""The ablations by name, those that chapter 10 shows."""
 
 
 @dataclass(frozen=True)
