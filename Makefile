@@ -85,7 +85,7 @@ lesions: .assets-ok ## scan phantoms, denoise and look for lesions for chapter 0
 bench: .assets-ok ## the tables of benchmarks/, but for those that have a word of their own above
 	@set -e; for script in $(filter-out $(addprefix benchmarks/,ablations.py peers.py detectability.py),$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
 
-.assets-ok: alden_lite/data/assets.py alden_lite/data/_convert.py $(INSTALLED)
+.assets-ok: alden_lite/data/assets.py alden_lite/data/convert.py $(INSTALLED)
 	$(PY) -m alden_lite assets
 	@touch $@
 

@@ -4,14 +4,7 @@
     python benchmarks/doses.py --per-dose 0.1 0.5 --minutes 3  # also models of one dose each
     python benchmarks/doses.py --page book/doses.md ...  # the tables into a file, too
 
-Slices are compared with the normal-dose scan that they were made of (phantoms, if any, with a second one,
-whose noise is its own). `development`: validation slices of patients who trained the shipped generators;
-`unseen`: patients who trained nothing. grain is the noise left in smooth soft tissue as a share of the normal
-dose's: above 1 is under-corrected, below 1 over-corrected. bias is the mean error in HU in [-160, 240] HU;
-where few photons arrive, a scan is biased itself. Kernels: the same slices, filtered to 0.6, 1 and 3 times
-the gain at the pixels' Nyquist frequency. A model of one dose is the shipped `l1`, further trained with L1 on
-that dose alone, on one scan of the sample's training slabs (the shipped one saw three patients, five scans
-each), for so many minutes of processor time.
+What the figures mean is said in `MEANING`, which stands on the page too.
 """
 
 from __future__ import annotations
@@ -26,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from stopwatch import train_for
 from torch import nn
 
 from alden_lite.alden.denoising import denoise
@@ -37,6 +29,7 @@ from alden_lite.data.volume import load_nifti
 from alden_lite.evaluation.cohorts import Cohort, appraise_cohort, phantoms, real_patients, sample_test
 from alden_lite.evaluation.statistics import by_patient
 from alden_lite.evaluation.studies.methods import untrained_generator
+from stopwatch import train_for
 
 COLUMNS = {
     "grain": "{:.2f}",
@@ -48,6 +41,16 @@ COLUMNS = {
 TITLES = ("grain", "texture", "bias HU", "PSNR dB", "judge")
 KERNELS = {"soft": 0.6, "as it came": 1.0, "sharp": 3.0}
 """Gain at the Nyquist frequency, see `pairs.change_kernel`; the shipped generators have seen 0.6 to 4."""
+
+MEANING = """\
+Slices are compared with the normal-dose scan that they were made of (phantoms, if any, with a second one,
+whose noise is its own). `development`: validation slices of patients who trained the shipped generators;
+`unseen`: patients who trained nothing. grain is the noise left in smooth soft tissue as a share of the normal
+dose's: above 1 is under-corrected, below 1 over-corrected. bias is the mean error in HU in [-160, 240] HU;
+where few photons arrive, a scan is biased itself. Kernels: the same slices, filtered to 0.6, 1 and 3 times
+the gain at the pixels' Nyquist frequency. A model of one dose is the shipped `l1`, further trained with L1 on
+that dose alone, on one scan of the sample's training slabs (the shipped one saw three patients, five scans
+each), for so many minutes of processor time."""
 
 
 def main() -> None:
@@ -94,7 +97,7 @@ def main() -> None:
     if options.page:
         command = " ".join(["python benchmarks/doses.py", *(_shown(word) for word in sys.argv[1:])])
         about = f"Written by `{command}`; do not edit. Not for clinical use."
-        text = "\n\n".join(["# One model at many doses", about, _about(), *tables]) + "\n"
+        text = "\n\n".join(["# One model at many doses", about, MEANING, *tables]) + "\n"
         options.page.write_text(text, encoding="utf-8")
     print(json.dumps(figures))
 
@@ -102,12 +105,6 @@ def main() -> None:
 def _shown(word: str) -> str:
     """A word of the command line without the folder of a scan."""
     return Path(word).name if word.endswith((".nii", ".nii.gz")) else word
-
-
-def _about() -> str:
-    """What the figures mean: the second paragraph of this script's own description."""
-    assert __doc__
-    return next(part.strip() for part in __doc__.split("\n\n") if part.startswith("Slices are"))
 
 
 def _doses(options: argparse.Namespace) -> Iterator[tuple[str, Cohort]]:

@@ -25,8 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from results_page import results_page
-from stopwatch import train_for
 from torch import nn
 
 import alden_lite
@@ -54,6 +52,8 @@ from alden_lite.evaluation.studies.ablations import BASE
 from alden_lite.evaluation.studies.methods import BLEND, METHODS, untrained_generator
 from alden_lite.evaluation.studies.outcome import FLOOR, HIGH_NOISE, LOW_DOSE, headline, read_standings
 from alden_lite.neighbours.filters import FILTERS, measure_noise
+from results_page import results_page
+from stopwatch import train_for
 
 STUDIES = Path(alden_lite.__file__).parent / "evaluation" / "studies"
 PAGE = Path("book/results.md")

@@ -31,7 +31,8 @@ from alden_lite.data.sample import development_slices
 from alden_lite.data.volume import load_nifti
 from alden_lite.engine.checkpoint import read_card, weights_path
 from alden_lite.evaluation.cohorts import Cohort, appraise_cohort, phantoms, real_patients, sample_test
-from alden_lite.evaluation.quality import interval, mean_of
+from alden_lite.evaluation.quality import mean_of
+from alden_lite.evaluation.statistics import interval
 
 COLUMNS = {
     "psnr_db": ("PSNR dB", "{:.2f}"),

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from alden_lite.alden.generator import build_generator
 from alden_lite.engine.checkpoint import CheckpointError, load_weights, read_card, weights_path
-from alden_lite.physics.hounsfield import AIR_HU, PADDING_HU, denormalise, normalise
+from alden_lite.physics.hounsfield import LOWEST_HU, PADDING_BELOW_HU, denormalise, normalise
 
 __all__ = ["denoise", "load_generator"]
 
@@ -92,7 +92,7 @@ def denoise(
 
 
 def _one(hu: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    padding = hu < PADDING_HU
-    u = normalise(torch.where(padding, AIR_HU, hu))[None, None]  # (1, 1, Y, X)
+    padding = hu < PADDING_BELOW_HU
+    u = normalise(torch.where(padding, LOWEST_HU, hu))[None, None]  # (1, 1, Y, X)
     answer = denormalise(network(u.contiguous(memory_format=torch.channels_last)).float())[0, 0]
     return torch.where(padding, hu, answer)

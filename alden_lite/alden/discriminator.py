@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as normalise_spectrum
 
-from alden_lite.alden.fusion import AttentionFeatureFusion, Query, _check_choice, _conv
+from alden_lite.alden.fusion import AttentionFeatureFusion, Query, check_choice, convolution
 
 __all__ = ["AnatomyAwareDiscriminator", "discriminator_loss", "generator_loss"]
 
@@ -109,8 +109,8 @@ class AnatomyAwareDiscriminator(nn.Module):
                 nn.Identity(),
             ]
         )
-        self.mix = nn.ModuleList(_conv(here, here, normed=spectral_norm) for here in sites)
-        self.judge = _conv(sites[-1], 1, normed=False)
+        self.mix = nn.ModuleList(convolution(here, here, normed=spectral_norm) for here in sites)
+        self.judge = convolution(sites[-1], 1, normed=False)
         # The fusions come last: the skeleton then draws the same random numbers with or without.
         self.fusions = nn.ModuleList(
             AttentionFeatureFusion(
@@ -245,7 +245,7 @@ def _halving(inputs: int, outputs: int, *, normed: bool) -> nn.Module:
 
 def _distance(logits: Tensor, *, real: bool, kind: AdversarialLoss) -> Tensor:
     """Return how far logits are from the wanted answer, in float32 also under autocast."""
-    _check_choice("kind", kind, get_args(AdversarialLoss))
+    check_choice("kind", kind, get_args(AdversarialLoss))
     logits = logits.float()
     if kind == "bce":  # -log sigmoid(z) = softplus(-z)
         return F.softplus(-logits if real else logits).mean()

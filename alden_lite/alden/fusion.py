@@ -75,7 +75,7 @@ class AttentionFeatureFusion(nn.Module):
         spectral_norm: bool = True,
     ) -> None:
         super().__init__()
-        _check_choice("query", query, get_args(Query))
+        check_choice("query", query, get_args(Query))
         if positions and width % 4:
             raise ValueError(f"positions need a width divisible by 4, got {width}")
         self.semantic_channels, self.width = semantic_channels, width
@@ -91,7 +91,7 @@ class AttentionFeatureFusion(nn.Module):
         self.feed_forward = _GatedFeedForward(width)
         self.zero = nn.Conv2d(width, width, 1, bias=False)
         nn.init.zeros_(self.zero.weight)
-        self.spread = _conv(width, image_channels, bias=False, normed=spectral_norm)
+        self.spread = convolution(width, image_channels, bias=False, normed=spectral_norm)
 
     def forward(self, features: Tensor, semantics: Tensor) -> Tensor:
         """Return what the anatomy adds to the discriminator's features before their activation.
@@ -248,11 +248,11 @@ def _sines(h: int, w: int, *, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1).flatten(0, 1)
 
 
-def _conv(inputs: int, outputs: int, *, normed: bool, bias: bool = True) -> nn.Module:
+def convolution(inputs: int, outputs: int, *, normed: bool, bias: bool = True) -> nn.Module:
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
     return normalise_spectrum(conv) if normed else conv
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")

@@ -9,12 +9,11 @@ from alden_lite.data import assets as registry
 from alden_lite.data.assets import (
     Asset,
     AssetError,
-    _problem,
-    _remedy,
-    _requirement,
-    _select,
     cache_folder,
     fetch,
+    problem_of,
+    requirement_of,
+    select_assets,
 )
 
 __all__ = ["main"]
@@ -36,7 +35,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--list", action="store_true", help="print the registry with citations")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=sorted(registry.ASSETS))
     options = parser.parse_args(argv)
-    assets = _select(options.only)
+    assets = select_assets(options.only)
     if options.list:
         print("\n\n".join(map(_entry, assets)))
         return 0
@@ -46,11 +45,11 @@ def main(argv: list[str]) -> int:
             fetch([asset.name for asset in assets])
         except AssetError as error:
             failure = str(error)
-    problems = {asset.name: _problem(asset) for asset in assets}
+    problems = {asset.name: problem_of(asset) for asset in assets}
     _print_table(assets, problems)
     first = next((asset for asset in assets if problems[asset.name]), None)
     if first is not None:
-        print(f"\n{failure or _remedy(first)}", file=sys.stderr)
+        print(f"\n{failure or remedy_for(first)}", file=sys.stderr)
     return 0 if first is None else 1
 
 
@@ -62,7 +61,7 @@ def _print_table(assets: list[Asset], problems: dict[str, str | None]) -> None:
     for asset in assets:
         status = problems[asset.name] or "ready"
         size = f"{asset.size / 1e6:.1f} MB" if asset.size > 1e5 else f"{asset.size / 1e3:.1f} kB"
-        rows.append((asset.name, size, asset.licence, _requirement(asset.wheel), status))
+        rows.append((asset.name, size, asset.licence, requirement_of(asset.wheel), status))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
@@ -74,7 +73,7 @@ def _entry(asset: Asset) -> str:
     return (
         f"{asset.name}: {asset.purpose}\n"
         f"  file      {asset.filename}, {asset.size:,} bytes, SHA-256 {asset.sha256}\n"
-        f"  from      {asset.member} in {_requirement(asset.wheel)} on PyPI\n"
+        f"  from      {asset.member} in {requirement_of(asset.wheel)} on PyPI\n"
         f"  licence   {asset.licence}\n"
         f"  citation  {asset.citation}"
     )

@@ -18,7 +18,7 @@ from alden_lite.data.dicom.series import read_series
 from alden_lite.data.dicom.write import write_derived
 from alden_lite.data.volume import read_image
 from alden_lite.engine.checkpoint import file_sha256, weights_path
-from alden_lite.physics.hounsfield import AIR_HU, PADDING_HU
+from alden_lite.physics.hounsfield import LOWEST_HU, PADDING_BELOW_HU
 
 _PLACE = (
     *("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -65,7 +65,7 @@ class _Method:
         quiet = denoise(hu, self.network, precision=self.precision)
         seconds = time.perf_counter() - began
         limits = np.iinfo(np.int16)
-        kept = np.where(hu < PADDING_HU, hu, np.maximum(quiet, AIR_HU))
+        kept = np.where(hu < PADDING_BELOW_HU, hu, np.maximum(quiet, LOWEST_HU))
         return np.round(kept).clip(limits.min, limits.max).astype(np.int16), seconds
 
 
@@ -128,8 +128,8 @@ def _denoise_dicom(source: Path, target: Path, how: _Method, series: str | None)
 
     scan = read_series(source, series=series)
     # The reader makes air of padding; the network shall see which is which.
-    stored, seconds = how.whole_hu(np.where(scan.padding, 2 * AIR_HU, scan.hu))
-    stored = np.maximum(stored, np.int16(AIR_HU))
+    stored, seconds = how.whole_hu(np.where(scan.padding, 2 * LOWEST_HU, scan.hu))
+    stored = np.maximum(stored, np.int16(LOWEST_HU))
     if _is_nifti(target):
         image: Any = nibabel.Nifti1Image(stored.T, scan.affine)
         image.header.set_xyzt_units("mm")

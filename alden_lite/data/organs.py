@@ -79,7 +79,7 @@ def sample_groups(labels: Array) -> np.ndarray:
     table = np.zeros(256, np.uint8)
     for number, group in enumerate(GROUPS, start=1):
         table[[i for i, name in names.items() if name.startswith(_SAMPLE_PREFIXES[group])]] = number
-    return table[_whole(labels, "labels")]
+    return table[whole_numbers(labels, "labels")]
 
 
 def phantom_groups(labels: Array) -> np.ndarray:
@@ -102,13 +102,13 @@ def phantom_groups(labels: Array) -> np.ndarray:
     table = np.zeros(256, np.uint8)
     for number, group in enumerate(GROUPS, start=1):
         table[[LABEL_ID[name] for name in _PHANTOM_LABELS[group]]] = number
-    return table[_whole(labels, "labels")]
+    return table[whole_numbers(labels, "labels")]
 
 
 # Parts ----------------------------------------------------------------------------------------------------
 
 
-def _whole(values: Array, name: str) -> np.ndarray:
+def whole_numbers(values: Array, name: str) -> np.ndarray:
     """The values as whole numbers from 0 to 255, uint8."""
     array = np.asarray(values)
     whole = array.size == 0 or (array.min() >= 0 and array.max() <= 255 and (array % 1 == 0).all())

@@ -22,7 +22,7 @@ from alden_lite.data.npz import read_npz, write_npz
 from alden_lite.data.sample import development_slices, load_sample, split_slices
 from alden_lite.data.volume import Volume, load_nifti
 from alden_lite.physics.dose import insert_noise, photons_matching
-from alden_lite.physics.hounsfield import AIR_HU
+from alden_lite.physics.hounsfield import LOWEST_HU
 from alden_lite.physics.scanner import Scanner
 
 __all__ = ["PROTOCOLS", "DoseProtocol", "Pairs", "as_stored", "change_kernel", "make_pairs", "training_pairs"]
@@ -205,7 +205,7 @@ def _log_uniform(rng: np.random.Generator, ends: tuple[float, float]) -> float:
 
 def as_stored(hu: torch.Tensor) -> np.ndarray:
     """Whole HU in int16, from -1024 on, as a scanner stores them."""
-    return hu.round().clamp(AIR_HU, np.iinfo(np.int16).max).numpy().astype(np.int16)
+    return hu.round().clamp(LOWEST_HU, np.iinfo(np.int16).max).numpy().astype(np.int16)
 
 
 def _pairs_key(volume: Volume, slices: Sequence[int], protocol: DoseProtocol, seed: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alden_lite.data.dicom.series import read_series
-from alden_lite.physics.hounsfield import AIR_HU
+from alden_lite.physics.hounsfield import LOWEST_HU
 
 __all__ = ["Volume", "load_nifti", "read_image"]
 
@@ -50,7 +50,7 @@ def load_nifti(path: str | Path, *, labels: str | Path | None = None) -> Volume:
         if values.shape != hu.shape:
             raise ValueError(f"{labels} has shape {values.shape}, the CT {hu.shape}: not the same grid")
         label_map = values.astype(np.uint8)
-    clipped = np.clip(np.round(hu), AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    clipped = np.clip(np.round(hu), LOWEST_HU, np.iinfo(np.int16).max).astype(np.int16)
     return Volume(Path(path).name.split(".")[0], clipped, spacing, label_map)
 
 

@@ -13,7 +13,6 @@ The observer is a model: it sees one known place in one known anatomy, and has n
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,12 +181,6 @@ class Detectability:
     low: float
     high: float
     auc: float
-
-    @property
-    def auc_interval(self) -> tuple[float, float]:
-        """AUC of an observer with Gaussian responses and `low` or `high`: Phi(d' / sqrt 2)."""
-        low, high = stats.norm.cdf(np.array([self.low, self.high]) / math.sqrt(2))
-        return float(low), float(high)
 
 
 def npw(present: Pixels, absent: Pixels, template: Pixels, *, seed: int = 0) -> Detectability:

@@ -13,7 +13,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from alden_lite.physics.hounsfield import WINDOWS, Window
-from alden_lite.physics.pixels import Pixels, _check_pixel, _finite, _mask
+from alden_lite.physics.pixels import Pixels, as_mask, finite
 
 __all__ = [
     "bias_hu",
@@ -24,7 +24,6 @@ __all__ = [
     "rmse_hu",
     "ssim",
     "vif",
-    "water_equivalent_diameter_mm",
 ]
 
 EVALUATION = WINDOWS["evaluation"]
@@ -118,7 +117,7 @@ def gmsd(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALU
     """
     import piq
 
-    a, b = _pictures(image, reference, window, smallest=4)
+    a, b = as_pictures(image, reference, window, smallest=4)
     return float(piq.gmsd(a, b, data_range=1.0))
 
 
@@ -138,7 +137,7 @@ def vif(image: torch.Tensor, reference: torch.Tensor, *, window: Window = EVALUA
     """
     import piq
 
-    a, b = _pictures(image, reference, window, smallest=41)
+    a, b = as_pictures(image, reference, window, smallest=41)
     if b.min() == b.max():
         raise ValueError("the reference is constant in the window: it holds no information to be left over")
     return float(piq.vif_p(a, b, data_range=1.0))
@@ -160,8 +159,8 @@ def cnr(hu: Pixels, inside: Pixels, outside: Pixels) -> float:
     >>> cnr(np.array([50.0, 50.0, -10.0, 10.0]), np.arange(4) < 2, np.arange(4) >= 2)
     5.0
     """
-    values = _finite(hu)
-    detail, background = _mask(inside, values, "inside"), _mask(outside, values, "outside")
+    values = finite(hu)
+    detail, background = as_mask(inside, values, "inside"), as_mask(outside, values, "outside")
     if (detail & background).any():
         raise ValueError("inside and outside share pixels: the background must not hold the detail")
     if np.ptp(values[background]) == 0:
@@ -170,41 +169,14 @@ def cnr(hu: Pixels, inside: Pixels, outside: Pixels) -> float:
     return float(contrast / values[background].std())
 
 
-def water_equivalent_diameter_mm(hu: Pixels, *, pixel_mm: float, mask: Pixels | None = None) -> float:
-    """Diameter of the water cylinder that attenuates like this slice of the patient.
-
-    `2 sqrt(A/pi * (mean HU / 1000 + 1))` over an area A around the patient: air adds nothing.
-
-    Args:
-        hu: (Y, X) in HU.
-        pixel_mm: side of a pixel.
-        mask: (Y, X) bool with the whole patient inside; the whole slice when None. Leave out the table.
-
-    Raises:
-        ValueError: on different shapes, NaN, an empty mask, a pixel not above 0 mm, or padding (values below
-            -1500 HU, which would count as less than nothing) in the mask.
-
-    Source: McCollough et al., AAPM Report 220 (2014).
-    """
-    values = _finite(hu)
-    if values.ndim != 2:
-        raise ValueError(f"needs one slice (Y, X), got {values.shape}")
-    _check_pixel(pixel_mm)
-    chosen = values if mask is None else values[_mask(mask, values, "mask")]
-    if chosen.min() < -1500:
-        raise ValueError(f"{chosen.min():.0f} HU is padding: set it to -1000 or leave it out of the mask")
-    water_mm2 = float((chosen / 1000 + 1).sum()) * pixel_mm**2
-    return 2 * math.sqrt(max(water_mm2, 0) / math.pi)
-
-
 def _clipped(
     image: torch.Tensor, reference: torch.Tensor, window: Window
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b = _checked(image, reference)
+    a, b = checked_pair(image, reference)
     return a.clamp(window.low, window.high), b.clamp(window.low, window.high)
 
 
-def _pictures(
+def as_pictures(
     image: torch.Tensor, reference: torch.Tensor, window: Window, *, smallest: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both slices as pictures (1, 1, Y, X), the window's ends at 0 and 1."""
@@ -215,7 +187,7 @@ def _pictures(
     return x, y
 
 
-def _checked(image: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def checked_pair(image: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     a, b = (
         torch.as_tensor(np.asarray(t) if not torch.is_tensor(t) else t).detach().cpu().float()
         for t in (image, reference)

@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 from alden_lite.data.organs import GROUPS
-from alden_lite.physics.pixels import Pixels, _finite
+from alden_lite.physics.pixels import Pixels, finite
 
 __all__ = ["LabelError", "LabelNoise", "dice", "errors_by_label", "hd95_mm", "noise_by_label"]
 
@@ -149,7 +149,7 @@ def noise_by_label(noise: Pixels, labels: Pixels, names: Mapping[int, str]) -> d
     >>> noise_by_label(np.array([3.0, -3.0, 9.0]), np.array([5, 5, 0]), {5: "liver"})
     {'liver': LabelNoise(sigma_hu=3.0, pixels=2)}
     """
-    values, ids = _finite(noise), np.asarray(labels)
+    values, ids = finite(noise), np.asarray(labels)
     if ids.shape != values.shape:
         raise ValueError(f"shapes differ: noise {values.shape} and labels {ids.shape}")
     found = {name: values[ids == label] for label, name in names.items()}
@@ -189,7 +189,7 @@ def errors_by_label(
     >>> errors_by_label([3.0, -3.0, 9.0], [0.0, 0.0, 0.0], [5, 5, 0], {5: "liver"})
     {'liver': LabelError(rmse_hu=3.0, mae_hu=3.0, bias_hu=0.0)}
     """
-    values, truth, ids = _finite(image), _finite(reference), np.asarray(labels)
+    values, truth, ids = finite(image), finite(reference), np.asarray(labels)
     if not values.shape == truth.shape == ids.shape:
         raise ValueError(
             f"shapes differ: image {values.shape}, reference {truth.shape} and labels {ids.shape}"

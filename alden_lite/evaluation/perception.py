@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from alden_lite.evaluation.metrics import EVALUATION, _checked, _pictures
+from alden_lite.evaluation.metrics import EVALUATION, as_pictures, checked_pair
 from alden_lite.physics.hounsfield import Window
 
 __all__ = ["Judge", "load_lpips", "lpips_distance", "perceptual_distance"]
@@ -81,7 +81,7 @@ def lpips_distance(
     Raises:
         ValueError: on different shapes, NaN, or anything but one slice of at least 32 x 32.
     """
-    a, b = (picture.expand(-1, 3, -1, -1) for picture in _pictures(image, reference, window, smallest=32))
+    a, b = (picture.expand(-1, 3, -1, -1) for picture in as_pictures(image, reference, window, smallest=32))
     return float(network(a, b))
 
 
@@ -104,7 +104,7 @@ def perceptual_distance(
 
     Source: Zhang et al., CVPR 2018, eq. 1 with unit weights.
     """
-    a, b = _checked(image, reference)
+    a, b = checked_pair(image, reference)
     if training_pvm is not None and getattr(judge, "name", None) == training_pvm:
         raise ValueError(f"{training_pvm} trained this generator: judge with another network")
     maps_a, maps_b = judge(a[None, None]), judge(b[None, None])

@@ -18,7 +18,6 @@ from alden_lite.alden.denoising import denoise
 from alden_lite.data.pairs import Pairs
 from alden_lite.evaluation.metrics import bias_hu, gmsd, mae_hu, psnr_db, rmse_hu, ssim, vif
 from alden_lite.evaluation.perception import Judge, perceptual_distance
-from alden_lite.evaluation.statistics import interval
 from alden_lite.physics.noise import (
     noise_power_spectrum,
     own_noise_hu,
@@ -28,7 +27,7 @@ from alden_lite.physics.noise import (
     texture_hu,
 )
 
-__all__ = ["FIGURES", "MORE_FIGURES", "appraise", "image_metrics", "interval", "mean_of", "slice_quality"]
+__all__ = ["FIGURES", "MORE_FIGURES", "appraise", "image_metrics", "mean_of", "slice_quality"]
 
 FIGURES = {
     "psnr_db": "PSNR in dB, in [-160, 240] HU",

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from alden_lite.data.organs import GROUPS
 from alden_lite.engine.checkpoint import load_weights, weights_path
-from alden_lite.physics.hounsfield import AIR_HU, WINDOWS, window
+from alden_lite.physics.hounsfield import LOWEST_HU, WINDOWS, window
 
 __all__ = ["Segmenter", "load_segmenter", "segment"]
 
@@ -104,7 +104,7 @@ def load_segmenter(name: str | Path = "segmenter") -> Segmenter:
     path = weights_path(name)
     segmenter = Segmenter()
     load_weights(segmenter, path)
-    return _frozen(segmenter)
+    return as_frozen(segmenter)
 
 
 @torch.no_grad()
@@ -137,7 +137,7 @@ def segment(hu: Array, segmenter: Segmenter | None = None, *, progress: bool = F
     return (found if values.ndim == 3 else found[0]).numpy()
 
 
-def _frozen(segmenter: Segmenter) -> Segmenter:
+def as_frozen(segmenter: Segmenter) -> Segmenter:
     return segmenter.eval().requires_grad_(False)
 
 
@@ -146,6 +146,6 @@ def _one(hu: torch.Tensor, network: Segmenter) -> torch.Tensor:
     height, width = hu.shape
     room = (0, -width % network.multiple, 0, -height % network.multiple)
     device = next(network.parameters()).device
-    scores = network(F.pad(hu, room, value=AIR_HU)[None, None].to(device)).float()
+    scores = network(F.pad(hu, room, value=LOWEST_HU)[None, None].to(device)).float()
     scores = F.interpolate(scores, scale_factor=2.0, mode="bilinear")  # boundaries between half pixels
     return scores.argmax(1)[0, :height, :width].to(torch.uint8).cpu()

@@ -18,37 +18,31 @@ plus soft Dice (Milletari et al., 3DV 2016; nnU-Net). Deviation: half resolution
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from alden_lite.data import assets
 from alden_lite.data.npz import read_npz, write_npz
 from alden_lite.data.organs import GROUPS, phantom_groups, sample_groups
 from alden_lite.data.pairs import as_stored
 from alden_lite.data.sample import load_sample, split_slices
-from alden_lite.data.volume import Volume
 from alden_lite.engine.checkpoint import provenance, write_weights
-from alden_lite.evaluation.segmenter import Segmenter, _frozen
+from alden_lite.evaluation.segmenter import Segmenter, as_frozen
 from alden_lite.phantom import EXTENT_MM, Patient, render
 from alden_lite.physics.dose import simulate_pair
-from alden_lite.physics.hounsfield import AIR_HU
+from alden_lite.physics.hounsfield import LOWEST_HU
 from alden_lite.physics.scanner import Scanner
 
 __all__ = [
     "FIRST_TRAINING_PATIENT",
     "SegmenterRecipe",
     "TrainingSlices",
-    "total_segmentator_groups",
     "train_segmenter",
     "training_slices",
 ]
@@ -218,7 +212,7 @@ def train_segmenter(
         cycle.step()
         if step % 10 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
-    return _frozen(segmenter)
+    return as_frozen(segmenter)
 
 
 def group_weights(slices: TrainingSlices) -> torch.Tensor:
@@ -279,7 +273,7 @@ def draw_batch(
         outside = (rows < 0)[:, None] | (columns < 0)
         place = (n, rows[:, None], columns)
         offset = rng.uniform(-recipe.offset_hu, recipe.offset_hu)
-        hu.append(np.where(outside, AIR_HU, slices.hu[place] + offset))
+        hu.append(np.where(outside, LOWEST_HU, slices.hu[place] + offset))
         groups.append(np.where(outside, 0, slices.groups[place]))
     return torch.from_numpy(np.stack(hu)).float()[:, None], torch.from_numpy(np.stack(groups)).long()
 
@@ -293,46 +287,6 @@ def _picked(size: int, crop: int, scale: float, rng: np.random.Generator) -> np.
 
 
 # TotalSegmentator -----------------------------------------------------------------------------------------
-
-
-def total_segmentator_groups(volume: Volume, **options: Any) -> np.ndarray:
-    """Organ groups found by TotalSegmentator, a real judge trained on more than a thousand patients.
-
-    Install it with `pip install TotalSegmentator`; it fetches its weights (Apache-2.0) when first used, and
-    takes minutes a volume on a CPU. Neither belongs to this project, and no test of ours runs it.
-
-    Args:
-        volume: HU; all slices, since it works in 3-D.
-        options: passed on to its `totalsegmentator`, such as `fast=True` or `device="cpu"`.
-
-    Returns:
-        uint8 (Z, Y, X), 0 to 10.
-
-    Raises:
-        ModuleNotFoundError: if it is not installed.
-        ValueError: if its numbers of structures are not those of the sample volume's labels.
-
-    Source: Wasserthal et al., TotalSegmentator, Radiology: AI 5:e230024 (2023).
-    """
-    import nibabel
-
-    try:
-        judge = importlib.import_module("totalsegmentator.python_api").totalsegmentator
-        names = importlib.import_module("totalsegmentator.map_to_binary").class_map["total"]
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"TotalSegmentator is not installed ({error}): run `pip install TotalSegmentator`, with a "
-            "network for its weights, or use the course's own `load_segmenter()`"
-        ) from error
-    with assets.path("ct_structures").open(encoding="utf-8", newline="") as file:
-        ours = {int(row["id"]): row["structure"] for row in csv.DictReader(file)}
-    if other := {number: name for number, name in names.items() if ours.get(number) != name}:
-        raise ValueError(f"this TotalSegmentator numbers structures otherwise: {other}. Use version 2")
-    dz, dy, dx = volume.spacing_mm
-    affine = np.diag([-dx, -dy, dz, 1.0])  # our x runs to the left and y to the back, NIfTI's the other way
-    image: Any = nibabel.Nifti1Image(volume.hu.T, affine)
-    found: Any = judge(image, None, ml=True, **options)
-    return sample_groups(np.asanyarray(found.dataobj).T.astype(np.uint8))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

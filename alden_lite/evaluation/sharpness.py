@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from scipy.signal.windows import tukey
 
-from alden_lite.physics.pixels import Pixels, _check_pixel, _finite
+from alden_lite.physics.pixels import Pixels, check_pixel_mm, finite
 
 __all__ = ["edge_mtf", "insert_rod", "mtf50_per_mm", "rod_mtf"]
 
@@ -45,8 +45,8 @@ def edge_mtf(
     Source: Richard et al., Med Phys 39:4115 (2012); TG-233. Deviation: of the line spread only
     the outer quarters are tapered (Tukey's window); a Hann window over all of it makes the MTF too good.
     """
-    slice_ = _finite(hu)
-    _check_pixel(pixel_mm)
+    slice_ = finite(hu)
+    check_pixel_mm(pixel_mm)
     reach = 10 * pixel_mm if reach_mm is None else reach_mm
     if slice_.ndim != 2 or not 0 < reach < radius_mm:
         raise ValueError(
@@ -164,7 +164,7 @@ def rod_mtf(
     Raises:
         ValueError: on different shapes or NaN, and as `sharpness.edge_mtf`.
     """
-    there, gone, rod = _finite(present), _finite(absent), _finite(signal)
+    there, gone, rod = finite(present), finite(absent), finite(signal)
     if there.shape != gone.shape or there.shape[1:] != rod.shape or rod.ndim != 2:
         raise ValueError(f"shapes differ: {there.shape}, {gone.shape} and a signal {rod.shape}")
     inside = np.abs(rod) > np.abs(rod).max() / 2

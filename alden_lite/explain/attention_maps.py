@@ -24,7 +24,7 @@ __all__ = ["attention", "attention_map", "gradient_rollout", "rollout"]
 Score = Callable[[Tensor], Tensor]
 Place = tuple[int, int] | Tensor  # row and column, or a mask of the grid
 
-_ASKED_TWICE = (
+ASKED_TWICE = (
     "the score looks through {name} more than once: look once. A difference of two logits of one block is "
     "one linear layer, with the difference of their weights"
 )
@@ -59,7 +59,7 @@ def attention(
 
     Source: Dosovitskiy et al., arXiv:2010.11929, appendix A.
     """
-    last = len(_plain_blocks(pvm))
+    last = len(plain_blocks(pvm))
     chosen = list(range(1, last + 1)) if blocks is None else list(blocks)
     if not chosen or not all(1 <= block <= last for block in chosen):
         raise ValueError(f"blocks of {pvm.name} are numbers from 1 to {last}, got {chosen}")
@@ -70,7 +70,7 @@ def attention(
         return (weights if heads == "all" else _OVER_HEADS[heads](weights)[:, None]).float()
 
     with torch.no_grad(), _watched(pvm, chosen, keep) as seen:
-        _tapped(pvm, max(chosen))(hu)
+        tapped(pvm, max(chosen))(hu)
     return [seen[block] for block in chosen]
 
 
@@ -100,7 +100,7 @@ def attention_map(weights: Tensor, *, grid: tuple[int, int], place: Place | None
     if place is None:
         row = patches[..., 0, :]
     else:
-        mask = _mask(place, grid).to(weights.device)
+        mask = image_mask(place, grid).to(weights.device)
         row = patches[..., extra:, :][..., mask.flatten(), :].mean(-2)
     return row.unflatten(-1, grid)
 
@@ -166,9 +166,9 @@ def gradient_rollout(pvm: PVM, hu: Tensor, score: Score) -> Tensor:
     Source: Chefer, Gur and Wolf, ICCV 2021, arXiv:2103.15679, equations 5 and 6. Deviation: none for
     self-attention alone; the paper reads the class token's row.
     """
-    blocks = range(1, len(_plain_blocks(pvm)) + 1)
+    blocks = range(1, len(plain_blocks(pvm)) + 1)
     with torch.enable_grad(), _watched(pvm, blocks, lambda weights: weights) as seen:
-        total = _scores(score, hu.detach().clone().requires_grad_()).sum()
+        total = scores_of(score, hu.detach().clone().requires_grad_()).sum()
         weights = [seen[block] for block in blocks if block in seen]
         if not weights or not total.requires_grad:
             raise ValueError(f"the score does not use {pvm.name}: make it with this very PVM")
@@ -190,7 +190,7 @@ _OVER_HEADS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _plain_blocks(pvm: PVM) -> Sequence[Any]:
+def plain_blocks(pvm: PVM) -> Sequence[Any]:
     """The transformer blocks of a PVM, or the reason why there are none."""
     from timm.models.vision_transformer import VisionTransformer
 
@@ -211,13 +211,13 @@ def _watched(
 ) -> Iterator[dict[int, Tensor]]:
     """Attention weights by block, filled while the PVM runs inside; the model is as before afterwards."""
     seen: dict[int, Tensor] = {}
-    layers = {block: _plain_blocks(pvm)[block - 1].attn for block in blocks}
+    layers = {block: plain_blocks(pvm)[block - 1].attn for block in blocks}
     fused = {block: layer.fused_attn for block, layer in layers.items()}
 
     def watch(block: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def see(_: nn.Module, __: Any, weights: Tensor) -> None:
             if block in seen:  # a second look would take the place of the first, and half the score be lost
-                raise ValueError(_ASKED_TWICE.format(name=pvm.name))
+                raise ValueError(ASKED_TWICE.format(name=pvm.name))
             seen[block] = keep(weights)
 
         return see
@@ -235,7 +235,7 @@ def _watched(
             layer.fused_attn = fused[block]
 
 
-def _tapped(pvm: PVM, *taps: int) -> PVM:
+def tapped(pvm: PVM, *taps: int) -> PVM:
     """The same network, its weights shared, with other taps."""
     other = copy.copy(pvm)
     widths: Any = pvm.backbone.feature_info
@@ -243,7 +243,7 @@ def _tapped(pvm: PVM, *taps: int) -> PVM:
     return other
 
 
-def _mask(place: Place, grid: tuple[int, int]) -> Tensor:
+def image_mask(place: Place, grid: tuple[int, int]) -> Tensor:
     """A place on a grid as a mask (h, w)."""
     rows, columns = grid
     if isinstance(place, Tensor):
@@ -261,7 +261,7 @@ def _mask(place: Place, grid: tuple[int, int]) -> Tensor:
     return mask
 
 
-def _scores(score: Score, hu: Tensor) -> Tensor:
+def scores_of(score: Score, hu: Tensor) -> Tensor:
     values = score(hu)
     if values.shape != (len(hu),):
         raise ValueError(f"a score is one number a slice, ({len(hu)},), got {tuple(values.shape)}")

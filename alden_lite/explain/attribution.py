@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from alden_lite.alden.pvm import PVM
-from alden_lite.explain.attention_maps import _ASKED_TWICE, Place, Score, _mask, _scores, _tapped
+from alden_lite.explain.attention_maps import ASKED_TWICE, Place, Score, image_mask, scores_of, tapped
 from alden_lite.physics.hounsfield import WINDOWS, denormalise, normalise
 
 __all__ = [
@@ -70,7 +70,7 @@ def organ_score(
         )
     weight = linear.weight[output].detach()
     bias = torch.zeros(()) if linear.bias is None else linear.bias[output].detach()
-    single = _tapped(pvm, tap)
+    single = tapped(pvm, tap)
 
     def score(hu: Tensor) -> Tensor:
         (features,) = single(hu)
@@ -78,7 +78,7 @@ def organ_score(
         logits = torch.einsum("bchw,c->bhw", features, weight.to(features)) + bias.to(features)
         if place is None:
             return logits.mean((1, 2))
-        return logits[:, _mask(place, grid).to(logits.device)].mean(1)
+        return logits[:, image_mask(place, grid).to(logits.device)].mean(1)
 
     return score
 
@@ -184,7 +184,7 @@ def integrated_gradients(
         raise ValueError(f"steps and batch are 1 or more, got {steps} and {batch}")
     baseline = _baseline(baseline_hu, hu)
     with torch.no_grad():
-        difference = _scores(score, hu) - _scores(score, baseline)
+        difference = scores_of(score, hu) - scores_of(score, baseline)
     shared: Tensor = IntegratedGradients(_differentiable(score)).attribute(
         hu.detach(), baseline, n_steps=steps, internal_batch_size=max(batch, len(hu))
     )
@@ -233,7 +233,7 @@ def occlusion(
         )
     with torch.no_grad():
         return (
-            Occlusion(lambda covered: _scores(score, covered))
+            Occlusion(lambda covered: scores_of(score, covered))
             .attribute(
                 hu.detach(),
                 sliding_window_shapes=(1, size, size),
@@ -293,7 +293,7 @@ class _Map(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if self.used:  # captum would keep the last map alone
-            raise ValueError(_ASKED_TWICE.format(name=self.name))
+            raise ValueError(ASKED_TWICE.format(name=self.name))
         self.used = True
         return features.clone()
 
@@ -324,7 +324,7 @@ def _map_of(pvm: PVM, block: int, hu: Tensor) -> Iterator[_Map]:
 
 def _differentiable(score: Score) -> Score:
     def checked(hu: Tensor) -> Tensor:
-        values = _scores(score, hu)
+        values = scores_of(score, hu)
         if not values.requires_grad:
             raise ValueError("the score has no gradient by the HU: compute it without no_grad or .item()")
         return values

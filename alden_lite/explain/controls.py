@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alden_lite.alden.pvm import PVM
-from alden_lite.explain.attention_maps import _plain_blocks
+from alden_lite.explain.attention_maps import plain_blocks
 
 __all__ = ["randomised", "rank_correlation"]
 
@@ -40,13 +40,13 @@ def randomised(pvm: PVM, *, from_block: int = 1, seed: int = 0) -> PVM:
 
     Source: Adebayo et al., NeurIPS 2018, arXiv:1810.03292, section 3.
     """
-    last = len(_plain_blocks(pvm))
+    last = len(plain_blocks(pvm))
     if not 1 <= from_block <= last:
         raise ValueError(f"blocks of {pvm.name} are numbers from 1 to {last}, got {from_block}")
     other = copy.deepcopy(pvm)
     for number in range(from_block, last + 1):
         generator = torch.Generator().manual_seed(seed * 1000 + number)
-        for tensor in _plain_blocks(other)[number - 1].parameters():
+        for tensor in plain_blocks(other)[number - 1].parameters():
             drawn = torch.randn(tensor.shape, generator=generator).to(tensor)
             tensor.data = drawn * tensor.std(correction=0) + tensor.mean()
     which = f"block {last}" if from_block == last else f"blocks {from_block}-{last}"

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from alden_lite.data.organs import GROUPS, Array, _whole
+from alden_lite.data.organs import GROUPS, Array, whole_numbers
 
 if TYPE_CHECKING:
     from alden_lite.alden.pvm import PVM
@@ -70,7 +70,7 @@ def token_labels(groups: Array, patch_size: int = 14) -> TokenLabels:
     >>> int(found.group[0, 0]), float(found.purity[0, 0])
     (4, 0.75)
     """
-    numbers = _whole(groups, "groups")
+    numbers = whole_numbers(groups, "groups")
     if numbers.size and numbers.max() > len(GROUPS):
         raise ValueError(f"groups are numbers from 0 to {len(GROUPS)}, got {int(numbers.max())}")
     patches = _patches(numbers, patch_size)  # (..., h, w, patch_size ** 2)
@@ -164,7 +164,7 @@ def collect_tokens(
             HU, and if no patch is pure enough.
     """
     ct = torch.as_tensor(hu)
-    numbers, unit = _whole(groups, "groups"), np.asarray(units, dtype=int)
+    numbers, unit = whole_numbers(groups, "groups"), np.asarray(units, dtype=int)
     _check_slices(ct, numbers, unit)
     group, place = _chosen(token_labels(numbers, grid), unit, purity=purity, most=most, seed=seed)
     shape = (ct.shape[1] // grid, ct.shape[2] // grid)

@@ -6,7 +6,8 @@ more than any network here is told. Strengths were chosen on validation slices (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -113,13 +114,26 @@ def bm3d(hu: np.ndarray, noise: Noise, *, pixel_mm: float, strength: float = 1.0
         raise ImportError(
             "BM3D needs the package bm3d, free for non-commercial use only: pip install 'bm3d>=4.0.3'"
         ) from error
-    vars(np).setdefault("trapz", np.trapezoid)  # bm4d 4.2.5 asks for a name that NumPy 2.4 took away
     profile = library.BM3DProfile()
     profile.num_threads = torch.get_num_threads()
     shape = (hu.shape[0], hu.shape[1])
     plane = _positive(strength) ** 2 * noise.plane(shape, pixel_mm=pixel_mm)
-    smooth: np.ndarray = library.bm3d(hu.astype(np.float64), plane, profile)
+    with _numpy_with_trapz():
+        smooth: np.ndarray = library.bm3d(hu.astype(np.float64), plane, profile)
     return smooth.astype(np.float32)
+
+
+@contextmanager
+def _numpy_with_trapz() -> Iterator[None]:
+    """Lend NumPy the name `trapz`, which 2.4 took away and bm4d 4.2.5, below bm3d, asks for."""
+    lent = not hasattr(np, "trapz")
+    if lent:
+        np.trapz = np.trapezoid  # type: ignore[attr-defined]  # noqa: NPY201
+    try:
+        yield
+    finally:
+        if lent:
+            del np.trapz  # type: ignore[attr-defined]  # noqa: NPY201
 
 
 def tv(hu: np.ndarray, noise: Noise, *, pixel_mm: float, strength: float = 1.0) -> np.ndarray:
@@ -141,7 +155,6 @@ def tv(hu: np.ndarray, noise: Noise, *, pixel_mm: float, strength: float = 1.0) 
 
 
 FILTERS: dict[str, Callable[..., np.ndarray]] = {"nlm": nlm, "bm3d": bm3d, "tv": tv}
-
 """By the names of `evaluation.METHODS`: `(hu, noise, *, pixel_mm, strength)` to (Y, X) float32 in HU."""
 
 

@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from alden_lite.phantom.labels import LABEL_ID
 from alden_lite.phantom.shapes import Curve, Shape, inset
+from alden_lite.physics.hounsfield import AIR_HU
 
 __all__ = ["Grain", "Structure", "Warp", "paint"]
 
-AIR_HU = -1000.0  # by definition; a scanner's -1024 is padding
 SUPERSAMPLING = 4
 OUTLINE = 0.4  # Pillow fills a polygon and draws its outline: so much too wide, in fine pixels
 GRAIN_MM = (1.6, 2.5, 4.0, 8.0)

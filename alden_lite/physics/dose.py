@@ -15,10 +15,10 @@ import torch
 from alden_lite.physics.noise import own_noise_hu, smooth_tissue
 from alden_lite.physics.scanner import (
     Scanner,
-    _check_dose,
-    _checked,
-    _lines_of,
+    check_dose,
+    checked_slice,
     line_variance,
+    lines_of,
 )
 
 __all__ = ["Pair", "insert_noise", "log_transform", "photons_matching", "simulate_pair"]
@@ -65,11 +65,11 @@ def insert_noise(
     added to a line is what it lacks, `line_variance(aL) - line_variance(L)`; with electronic noise that is
     (1-a)/(aL) * [1 + (1+a)/a * sigma_e^2/L].
     """
-    _check_dose(dose)
+    check_dose(dose)
     if photons is not None:
         scanner = replace(scanner, photons=photons)
-    slice_hu = _checked(hu, scanner).detach()
-    detected = scanner.expected_counts(_lines_of(slice_hu, scanner)).clamp(min=1.0)
+    slice_hu = checked_slice(hu, scanner).detach()
+    detected = scanner.expected_counts(lines_of(slice_hu, scanner)).clamp(min=1.0)
     variance = line_variance(dose * detected, scanner.electronic_noise)
     variance -= line_variance(detected, scanner.electronic_noise)
     white = np.random.default_rng(seed).standard_normal(detected.shape, dtype=np.float32)
@@ -100,11 +100,11 @@ def simulate_pair(
     Warns:
         PaddingWarning, TruncationWarning: as `Scanner.project`.
     """
-    _check_dose(dose)
+    check_dose(dose)
     if mode not in ("nested", "independent"):
         raise ValueError(f"unknown mode {mode!r}: choose 'nested' or 'independent'")
     rng = np.random.default_rng(seed)
-    sinogram = _lines_of(_checked(hu, scanner, whole=True).detach(), scanner)
+    sinogram = lines_of(checked_slice(hu, scanner, whole=True).detach(), scanner)
     incident = scanner.incident_photons(sinogram).double()
     expected = scanner.expected_counts(sinogram).numpy()
     low = rng.poisson(dose * expected)

@@ -17,7 +17,9 @@ import torch
 
 __all__ = [
     "AIR_HU",
+    "LOWEST_HU",
     "MU_WATER_PER_MM",
+    "PADDING_BELOW_HU",
     "WINDOWS",
     "Window",
     "denormalise",
@@ -33,8 +35,14 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor, float)
 MU_WATER_PER_MM = 0.0192
 """Attenuation of water in 1/mm at about 70 keV, the effective energy of a filtered 120 kVp beam."""
 
-AIR_HU = -1024.0
-"""Smallest HU that means something: values below are padding outside the field of view."""
+AIR_HU = -1000.0
+"""HU of no attenuation at all; real air reads close to it."""
+
+LOWEST_HU = -1024.0
+"""Smallest HU that is stored: scanners cut off below, where only noise and padding are."""
+
+PADDING_BELOW_HU = -1500.0
+"""Below is a file's filler outside the field of view (-2000, -2048, -3024); noisy air stays well above."""
 
 HU_PER_UNIT = 1024.0
 """HU in one unit of the networks' scale. A power of two, so that whole HU survive the way there and back."""
@@ -160,7 +168,3 @@ def denormalise(u: Array) -> Array:
     37.0
     """
     return u * HU_PER_UNIT
-
-
-PADDING_HU = -1500.0
-"""Below this is padding outside the field of view (-2000, -2048, -3024); noisy air stays well above."""

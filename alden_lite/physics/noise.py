@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage
 
 from alden_lite.physics.hounsfield import MU_WATER_PER_MM
-from alden_lite.physics.pixels import Pixels, _check_pixel, _finite, _mask
+from alden_lite.physics.pixels import Pixels, as_mask, check_pixel_mm, finite
 from alden_lite.physics.scanner import KERNELS, Scanner
 
 __all__ = [
@@ -49,9 +49,9 @@ def texture_hu(hu: Pixels, *, tissue: Pixels) -> float:
     >>> round(texture_hu(board, tissue=np.ones((9, 9), bool)), 1)
     10.0
     """
-    values = _finite(hu)
+    values = finite(hu)
     rest = values - ndimage.uniform_filter(values, 7)
-    return float(rest[_mask(tissue, values, "tissue")].std())
+    return float(rest[as_mask(tissue, values, "tissue")].std())
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def noise_power_spectrum(noise: Pixels, *, pixel_mm: float, detrend: str = "mean
 
     Source: ICRU Report 87 (2012); Samei et al. (AAPM TG-233), Med Phys 46:e735 (2019).
     """
-    regions = _finite(noise)
+    regions = finite(noise)
     if regions.ndim != 3 or len(regions) < 1 or regions.shape[1] != regions.shape[2] or regions.shape[1] < 8:
         raise ValueError(
             f"noise must be (K, n, n) with K of 1 or more and n of 8 or more, got {regions.shape}: "
             "add an axis to a single region, cut long ones with regions_of_interest"
         )
-    _check_pixel(pixel_mm)
+    check_pixel_mm(pixel_mm)
     n = regions.shape[1]
     rest = regions - _trend(regions, detrend)
     if np.abs(rest).max() <= 1e-9 * np.abs(regions).max():
@@ -161,8 +161,8 @@ def regions_of_interest(
     Raises:
         ValueError: if shapes differ, `size` or `step` is below 1, or no region fits.
     """
-    slice_ = _finite(image)
-    where = _mask(mask, slice_, "mask") if mask is not None else np.ones(slice_.shape, bool)
+    slice_ = finite(image)
+    where = as_mask(mask, slice_, "mask") if mask is not None else np.ones(slice_.shape, bool)
     step = size if step is None else step
     if slice_.ndim != 2 or not 1 <= size <= min(slice_.shape) or step < 1:
         raise ValueError(f"regions of size {size}, step {step} cannot be cut from a slice {slice_.shape}")

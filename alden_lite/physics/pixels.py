@@ -10,14 +10,14 @@ import torch
 Pixels = np.ndarray | torch.Tensor
 
 
-def _finite(values: Pixels) -> np.ndarray:
+def finite(values: Pixels) -> np.ndarray:
     array = np.asarray(values.detach().cpu() if torch.is_tensor(values) else values, dtype=np.float64)
     if not np.isfinite(array).all():
         raise ValueError("NaN or infinite HU: no metric means anything then")
     return array
 
 
-def _mask(mask: Pixels, like: np.ndarray, name: str) -> np.ndarray:
+def as_mask(mask: Pixels, like: np.ndarray, name: str) -> np.ndarray:
     where = np.asarray(mask)
     if where.shape != like.shape:
         raise ValueError(f"shapes differ: {name} {where.shape} and image {like.shape}")
@@ -28,6 +28,6 @@ def _mask(mask: Pixels, like: np.ndarray, name: str) -> np.ndarray:
     return where
 
 
-def _check_pixel(pixel_mm: float) -> None:
+def check_pixel_mm(pixel_mm: float) -> None:
     if not 0 < pixel_mm < math.inf:
         raise ValueError(f"pixel_mm must be above 0, got {pixel_mm}")

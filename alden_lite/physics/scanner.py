@@ -20,13 +20,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from alden_lite.physics.hounsfield import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
+from alden_lite.physics.hounsfield import AIR_HU, MU_WATER_PER_MM, PADDING_BELOW_HU, hu_to_mu, mu_to_hu
 from alden_lite.physics.slice_theorem import Geometry, Lines, Smear, slice_theorem
 
 __all__ = [
     "KERNELS",
     "PRESETS",
-    "USUAL_DOSE",
     "PaddingWarning",
     "Scanner",
     "TruncationWarning",
@@ -48,12 +47,7 @@ PRESETS: dict[str, dict[str, float]] = {
 }
 """Acquisitions by name, for 512 x 512 slices; `field_mm` is the side of the slice. See `Scanner.preset`."""
 
-USUAL_DOSE: dict[str, float] = {"abdomen": 0.25, "chest": 0.10, "pelvis": 0.25, "head": 0.25}
-"""Low dose that goes with each preset, as a fraction: the Mayo data sets' (chest a tenth, else a quarter)."""
-
-AIR = -1000.0  # HU of no attenuation at all; real air reads close to it
 MATTER_ABOVE_HU = -300.0  # tissue, not lung, foam or blankets
-PADDING_BELOW_HU = -1500.0  # noise in air does not reach so far down: a file's filler, -2000 or -2048
 
 
 class PaddingWarning(UserWarning):
@@ -195,7 +189,7 @@ class Scanner:
             PaddingWarning: values below -1500 HU.
             TruncationWarning: the patient is cut by the edge of the slice, or lies beyond the detector.
         """
-        return _lines_of(_checked(hu, self, whole=True), self)
+        return lines_of(checked_slice(hu, self, whole=True), self)
 
     def line_integrals(self, mu_per_mm: torch.Tensor) -> torch.Tensor:
         """The linear part of `project`: attenuation (N, N) in 1/mm to lines (n_views, n_channels)."""
@@ -259,7 +253,7 @@ class Scanner:
         Returns:
             (n_views, n_channels) float64, in photons.
         """
-        _check_dose(dose)
+        check_dose(dose)
         return dose * (self.incident_photons(sinogram).double() * torch.exp(-sinogram.double()))
 
     def noise_map(self, hu: torch.Tensor, *, dose: float = 1.0) -> torch.Tensor:
@@ -281,7 +275,7 @@ class Scanner:
 
         Source: Kak & Slaney ch. 5; Wunderlich & Noo, PMB 53:2471 (2008) for fan beams.
         """
-        sinogram = _lines_of(_checked(hu, self), self)
+        sinogram = lines_of(checked_slice(hu, self), self)
         counts = self.expected_counts(sinogram, dose=dose).clamp(min=1.0)
         variance = line_variance(counts, self.electronic_noise).float()
         ramp, length = _ramp(self)
@@ -307,7 +301,7 @@ def _check_pixels(matrix: int, pixel_mm: float | None) -> None:
         raise ValueError(f"matrix and pixel_mm must be above 0, got {matrix} and {pixel_mm}")
 
 
-def _check_dose(dose: float) -> None:
+def check_dose(dose: float) -> None:
     if not 0 < dose <= 1:
         raise ValueError(f"dose is a fraction of the full dose in (0, 1], got {dose}")
 
@@ -338,7 +332,7 @@ def _finite_lines(values: torch.Tensor, scanner: Scanner) -> torch.Tensor:
     return lines
 
 
-def _checked(hu: torch.Tensor, scanner: Scanner, *, whole: bool = False) -> torch.Tensor:
+def checked_slice(hu: torch.Tensor, scanner: Scanner, *, whole: bool = False) -> torch.Tensor:
     """A finite slice of the right size; warns the caller of the public function of padding, and where the
     `whole` patient is needed, of one who is cut."""
     slice_hu = _finite_slice(hu, scanner)
@@ -359,15 +353,15 @@ def _checked(hu: torch.Tensor, scanner: Scanner, *, whole: bool = False) -> torc
     return slice_hu
 
 
-def _lines_of(slice_hu: torch.Tensor, scanner: Scanner) -> torch.Tensor:
-    return scanner.line_integrals(hu_to_mu(slice_hu.clamp(min=AIR))).clamp(min=0.0)
+def lines_of(slice_hu: torch.Tensor, scanner: Scanner) -> torch.Tensor:
+    return scanner.line_integrals(hu_to_mu(slice_hu.clamp(min=AIR_HU))).clamp(min=0.0)
 
 
 def _cut_by(values: torch.Tensor, scanner: Scanner) -> str | None:
     """What cuts the patient, if anything: the edge of the slice, or the detector. `values` (N * N,) HU."""
     border, outside_circle = _border(scanner.matrix, scanner.pixel_mm)
     # Round reconstructions hold nothing outside the inscribed circle: there the circle is the edge.
-    is_round = bool((values[outside_circle] <= AIR).all())
+    is_round = bool((values[outside_circle] <= AIR_HU).all())
     along_edge = values[border[int(is_round)]].amin(0)  # (L,) lowest of the outermost 10 mm
     patch = min(max(1, round(20 / scanner.pixel_mm)), len(along_edge))
     around = torch.cat([along_edge, along_edge[:patch]])[None]

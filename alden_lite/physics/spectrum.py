@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from alden_lite.physics.hounsfield import MU_WATER_PER_MM
-from alden_lite.physics.scanner import AIR, Scanner
+from alden_lite.physics.hounsfield import AIR_HU, MU_WATER_PER_MM
+from alden_lite.physics.scanner import Scanner
 
 __all__ = ["BONE_RATIO", "THIN_WATER_PER_MM", "polychromatic_lines", "water_precorrection"]
 
@@ -64,7 +64,7 @@ def polychromatic_lines(scanner: Scanner, hu: torch.Tensor) -> torch.Tensor:
 
     Warns nobody of padding or of a patient cut by the field of view: `Scanner.project` does.
     """
-    relative = torch.as_tensor(hu, dtype=torch.float32).clamp(min=AIR) / 1000 + 1  # times water
+    relative = torch.as_tensor(hu, dtype=torch.float32).clamp(min=AIR_HU) / 1000 + 1  # times water
     bone = ((relative - DENSEST_SOFT_TISSUE) / (BONE_RATIO - DENSEST_SOFT_TISSUE)).clamp(min=0)
     water = torch.where(bone > 0, DENSEST_SOFT_TISSUE * (1 - bone), relative)
     water_mm, bone_mm = (scanner.line_integrals(basis).clamp(min=0) for basis in (water, bone))

@@ -11,7 +11,6 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from made_dicom import ct, save, write_series
 from pydicom.data import get_testdata_file
 
 import alden_lite
@@ -27,6 +26,7 @@ from alden_lite.data.pairs import make_pairs
 from alden_lite.data.sample import load_sample, split_slices
 from alden_lite.engine.checkpoint import CheckpointError, read_card, weights_path, write_weights
 from alden_lite.evaluation.metrics import psnr_db
+from made_dicom import ct, save, write_series
 
 SHIPPED = ("alden", "l1", "gan", "aad", "scl")
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from stopwatch import affordable_steps, train_for
 
 from alden_lite.alden.training import Recipe, Training
 from alden_lite.data.pairs import Pairs
 from alden_lite.evaluation.studies.methods import (
     METHODS,
 )
+from stopwatch import affordable_steps, train_for
 
 TINY = Recipe(
     steps=4,

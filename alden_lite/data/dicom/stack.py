@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from alden_lite.data.dicom.headers import _Unnamed
-from alden_lite.data.dicom.tags import DicomError, _needed_vector, _number, _right_angled, _Slice, _vector
-from alden_lite.physics.hounsfield import AIR_HU, PADDING_HU
+from alden_lite.data.dicom.tags import DicomError, Slice, as_number, as_vector, needed_vector, right_angled
+from alden_lite.physics.hounsfield import LOWEST_HU, PADDING_BELOW_HU
 
 __all__ = ["hu_from_stored"]
 
@@ -68,10 +68,10 @@ def hu_from_stored(stored: np.ndarray, *, slope: float, intercept: float) -> np.
 
 
 @dataclass(frozen=True)
-class _Geometry:
+class Geometry:
     """Places from caudal to cranial, each with the copies of its slice, and how to turn the pictures."""
 
-    places: list[list[_Slice]]
+    places: list[list[Slice]]
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
     transposed: bool
@@ -83,7 +83,7 @@ class _Geometry:
         return upright[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
 
 
-def _geometry(slices: Sequence[_Slice]) -> _Geometry:
+def geometry_of(slices: Sequence[Slice]) -> Geometry:
     """Order, spacing and orientation of slices.
 
     Raises:
@@ -91,11 +91,11 @@ def _geometry(slices: Sequence[_Slice]) -> _Geometry:
     """
     _check_alike(slices)
     tags = slices[0].tags
-    axes, step = _needed_vector(slices[0], "ImageOrientationPatient", 6), _pixel_mm(tags)
+    axes, step = needed_vector(slices[0], "ImageOrientationPatient", 6), _pixel_mm(tags)
     along_row, along_column = axes[:3], axes[3:]
     normal = np.cross(along_row, along_column)
     normal = normal * math.copysign(1 / np.linalg.norm(normal), normal[2])  # towards the head
-    positions = np.array([_needed_vector(one, "ImagePositionPatient", 3) for one in slices])
+    positions = np.array([needed_vector(one, "ImagePositionPatient", 3) for one in slices])
     heights = positions @ normal
     aside = positions - heights[:, None] * normal
     shift = float(np.abs(aside - aside[0]).max())
@@ -113,10 +113,10 @@ def _geometry(slices: Sequence[_Slice]) -> _Geometry:
     origin = positions[int(np.argmin(heights))]
     origin = origin + flipped[0] * (rows - 1) * step * down + flipped[1] * (columns - 1) * step * across
     x, y, z = (float(value) for value in origin)
-    return _Geometry(places, (depth, step, step), (z, y, x), transposed, flipped)
+    return Geometry(places, (depth, step, step), (z, y, x), transposed, flipped)
 
 
-def _check_alike(slices: Sequence[_Slice]) -> None:
+def _check_alike(slices: Sequence[Slice]) -> None:
     """Raise unless every slice has what it needs, and all are of one size, spacing and orientation."""
     for name in _NEEDED:
         without = [one for one in slices if one.tags.get(name) in (None, "")]
@@ -135,15 +135,15 @@ def _check_alike(slices: Sequence[_Slice]) -> None:
         ("PixelSpacing", 2, 1e-3, "pixel sizes"),
         ("ImageOrientationPatient", 6, 1e-2, "orientations"),
     ):
-        values = np.array([_needed_vector(one, name, length) for one in slices])
+        values = np.array([needed_vector(one, name, length) for one in slices])
         if np.abs(values - values[0]).max() > within:
             raise DicomError(f"it mixes {what}: put each in a folder of its own")
-    if not _right_angled(values[0]):  # of ImageOrientationPatient
+    if not right_angled(values[0]):  # of ImageOrientationPatient
         raise DicomError("its ImageOrientationPatient is not a pair of directions at right angles: damaged")
     _pixel_mm(slices[0].tags)
 
 
-def _check_pixels(one: _Slice) -> None:
+def _check_pixels(one: Slice) -> None:
     """Raise if the header says that the pixels are none that become HU."""
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -155,7 +155,7 @@ def _check_pixels(one: _Slice) -> None:
     kind = tags.get("RescaleType") or "HU"
     if kind not in ("HU", "US"):  # US is "unspecified": gdcmconv writes it where there was none
         raise DicomError(f"its values are of RescaleType {kind}, not HU", one.file)
-    slope, intercept = (_number(tags.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (as_number(tags.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None or slope == 0:
         raise DicomError("its RescaleSlope and RescaleIntercept are no numbers that make HU", one.file)
     try:
@@ -172,7 +172,7 @@ def _check_pixels(one: _Slice) -> None:
 
 def _pixel_mm(tags: Any) -> float:
     """Side of the square pixels in mm."""
-    sides = _vector(tags.PixelSpacing, 2)
+    sides = as_vector(tags.PixelSpacing, 2)
     if sides is None or not (sides > 0).all():
         raise DicomError("its PixelSpacing is not two lengths in mm")
     down, across = map(float, sides)
@@ -181,10 +181,10 @@ def _pixel_mm(tags: Any) -> float:
     return down
 
 
-def _places(slices: Sequence[_Slice], heights: np.ndarray) -> tuple[list[list[_Slice]], np.ndarray]:
+def _places(slices: Sequence[Slice], heights: np.ndarray) -> tuple[list[list[Slice]], np.ndarray]:
     """Slices from caudal to cranial, copies of one slice together, and the heights of the places in mm."""
     order = np.argsort(heights, kind="stable")
-    places: list[list[_Slice]] = []
+    places: list[list[Slice]] = []
     where: list[float] = []
     for n in map(int, order):
         if where and heights[n] - where[-1] < 0.01:
@@ -204,7 +204,7 @@ def _places(slices: Sequence[_Slice], heights: np.ndarray) -> tuple[list[list[_S
 def _step_mm(where: np.ndarray, tags: Any) -> float:
     """Distance of the slices in mm; of one slice, its thickness."""
     if len(where) == 1:
-        thick = _number(tags.get("SliceThickness"))
+        thick = as_number(tags.get("SliceThickness"))
         return thick if thick is not None and thick > 0 else 1.0
     steps = np.diff(where)
     step = float(steps.min())
@@ -229,14 +229,14 @@ def _step_mm(where: np.ndarray, tags: Any) -> float:
 # Pixels
 
 
-def _volume(geometry: _Geometry) -> tuple[np.ndarray, np.ndarray]:
+def volume_of(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """All pixels in HU, (Z, Y, X) int16, turned, and bool where they are padding."""
     first = geometry.places[0][0].tags
     rows, columns = int(first.Rows), int(first.Columns)
     depth = len(geometry.places)
     hu = np.empty((depth, columns, rows) if geometry.transposed else (depth, rows, columns), dtype=np.int16)
     padding = np.empty(hu.shape, dtype=bool)
-    by_file: defaultdict[Path, list[tuple[int, _Slice]]] = defaultdict(list)
+    by_file: defaultdict[Path, list[tuple[int, Slice]]] = defaultdict(list)
     for z, copies in enumerate(geometry.places):
         for one in copies:
             by_file[one.file].append((z, one))
@@ -268,8 +268,8 @@ def _stored(file: Path, frames: list[int]) -> Iterator[np.ndarray]:
         yield from iter_pixels(pydicom.dcmread(handle, specific_tags=tags), indices=frames)
 
 
-def _undecoded(one: _Slice, error: Exception) -> str:
-    z = float(_needed_vector(one, "ImagePositionPatient", 3)[2])
+def _undecoded(one: Slice, error: Exception) -> str:
+    z = float(needed_vector(one, "ImagePositionPatient", 3)[2])
     # Of a file that cannot be opened, the text has the name.
     said = (
         error.strerror
@@ -285,12 +285,12 @@ def _undecoded(one: _Slice, error: Exception) -> str:
 def _slice_hu(stored: np.ndarray, tags: Any) -> tuple[np.ndarray, np.ndarray]:
     """Stored values as HU, padding as air; and where padding is."""
     hu = hu_from_stored(stored, slope=float(tags.RescaleSlope), intercept=float(tags.RescaleIntercept))
-    padding = hu < PADDING_HU
+    padding = hu < PADDING_BELOW_HU
     first = tags.get("PixelPaddingValue")
     if first is not None:
         # Writers get the sign of these two wrong (63536 for -2000): as 16 bits they are the same.
         last = tags.get("PixelPaddingRangeLimit")
         ends = np.array([first, first if last in (None, "") else last], dtype=np.int64).astype(stored.dtype)
         padding |= (stored >= ends.min()) & (stored <= ends.max())
-    hu[padding | (hu < AIR_HU)] = AIR_HU
+    hu[padding | (hu < LOWEST_HU)] = LOWEST_HU
     return hu, padding

@@ -41,7 +41,7 @@ class DicomError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Slice:
+class Slice:
     """One slice: a file, or a frame of it, with its technical tags as one flat pydicom Dataset."""
 
     file: Path
@@ -55,7 +55,7 @@ class _Slice:
         return str(self.tags.SOPInstanceUID), self.frame
 
 
-def _right_angled(axes: np.ndarray) -> bool:
+def right_angled(axes: np.ndarray) -> bool:
     """Whether the six numbers of an ImageOrientationPatient are two directions at right angles."""
     pair = axes.reshape(2, 3)
     return np.allclose(pair @ pair.T, np.eye(2), atol=0.02)
@@ -64,62 +64,62 @@ def _right_angled(axes: np.ndarray) -> bool:
 # Values of tags
 
 
-def _listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """One value or many, as a list."""
     if value is None or value == "":
         return []
     return [value] if isinstance(value, str | bytes) or not isinstance(value, Iterable) else list(value)
 
 
-def _vector(value: Any, length: int) -> np.ndarray | None:
+def as_vector(value: Any, length: int) -> np.ndarray | None:
     """Finite numbers, (length,), or None if that is not what they are."""
     try:
-        numbers = np.array([float(one) for one in _listed(value)])
+        numbers = np.array([float(one) for one in as_list(value)])
     except (TypeError, ValueError):
         return None
     return numbers if numbers.shape == (length,) and np.isfinite(numbers).all() else None
 
 
-def _needed_vector(one: _Slice, name: str, length: int) -> np.ndarray:
-    vector = _vector(one.tags.get(name), length)
+def needed_vector(one: Slice, name: str, length: int) -> np.ndarray:
+    vector = as_vector(one.tags.get(name), length)
     if vector is None:
         raise DicomError(f"the {name} of a slice is not {length} numbers: damaged", one.file)
     return vector
 
 
-def _number(value: Any) -> float | None:
-    vector = _vector(value, 1)
+def as_number(value: Any) -> float | None:
+    vector = as_vector(value, 1)
     return None if vector is None else float(vector[0])
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     """Text, several values joined by a space as Siemens' kernels have them; None if empty."""
-    return " ".join(map(str, _listed(value))).strip() or None
+    return " ".join(map(str, as_list(value))).strip() or None
 
 
-def _shared(slices: Sequence[_Slice], name: str) -> Any:
+def shared_value(slices: Sequence[Slice], name: str) -> Any:
     """What all slices say alike under a keyword, or None."""
     values = [one.tags.get(name) for one in slices]
     return values[0] if all(value == values[0] for value in values) else None
 
 
-def _exposure_mas(tags: Any) -> float | None:
+def exposure_mas_of(tags: Any) -> float | None:
     """Exposure in mAs; three tags may have it, in two units."""
     for name, scale in (("Exposure", 1), ("ExposureInmAs", 1), ("ExposureInuAs", 1000)):
-        value = _number(tags.get(name))
+        value = as_number(tags.get(name))
         if value is not None:
             return value / scale
     return None
 
 
-def _window(tags: Any) -> Window | None:
+def window_of(tags: Any) -> Window | None:
     """The first window that a header names, or None."""
-    level, width = ((_listed(tags.get(name)) or [None])[0] for name in ("WindowCenter", "WindowWidth"))
-    level, width = _number(level), _number(width)
+    level, width = ((as_list(tags.get(name)) or [None])[0] for name in ("WindowCenter", "WindowWidth"))
+    level, width = as_number(level), as_number(width)
     return Window(level, width) if level is not None and width is not None and width > 0 else None
 
 
-def _shown(one: _Slice) -> dict[str, Any]:
+def shown_tags(one: Slice) -> dict[str, Any]:
     """What `header` says of a slice."""
     shown = {name: _plain(one.tags[name].value) for name in TECHNICAL if one.tags.get(name) is not None}
     return {"TransferSyntaxUID": one.syntax.name, **shown}

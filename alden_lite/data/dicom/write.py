@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from alden_lite.data.dicom.series import Series, read_series
-from alden_lite.physics.hounsfield import AIR_HU
+from alden_lite.physics.hounsfield import LOWEST_HU
 
 __all__ = ["COPIED", "write_derived"]
 
@@ -74,7 +74,7 @@ def write_derived(folder: str | Path, hu: np.ndarray, source: Series, *, how: st
         raise FileExistsError(f"{folder} exists already: choose another name")
     if not folder.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {folder.parent} to write {folder.name} into")
-    if hu.dtype != np.int16 or hu.shape != source.hu.shape or hu.min() < AIR_HU:
+    if hu.dtype != np.int16 or hu.shape != source.hu.shape or hu.min() < LOWEST_HU:
         raise ValueError(
             f"expected int16 HU of shape {source.hu.shape}, from -1024 on; got {hu.dtype} of {hu.shape} "
             f"from {hu.min():g} on"

@@ -23,7 +23,8 @@ from alden_lite.alden.pvm import PVM, random_pvm
 from alden_lite.alden.training import Recipe, Training
 from alden_lite.data.pairs import Pairs
 from alden_lite.evaluation.perception import Judge
-from alden_lite.evaluation.quality import FIGURES, appraise, interval
+from alden_lite.evaluation.quality import FIGURES, appraise
+from alden_lite.evaluation.statistics import interval
 
 __all__ = ["BASE", "VARIATIONS", "Result", "Variation", "against", "look", "read_study", "train_variation"]
 

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CourseError", "NotebookFailedError", "Run", "cores", "run", "run_all"]
 
 TIMEOUTS_S = {"fast": 1800, "laptop": 7200, "full": 86_400}
-"""Longest time for one cell, by mode: a training run is one cell."""
-"""Seconds a cell may take. Always set: without a limit, cells that draw widgets can hang."""
+"""Longest time for one cell, by mode; a training run is one cell. Always set: cells with widgets can hang."""
 
 TRACEBACK_LINES = 12
 

@@ -180,7 +180,7 @@ class CTView(anywidget.AnyWidget):
             raise TypeError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         given = hu if isinstance(hu, Mapping) else {_title(hu): hu}
         sources = {str(title): _read(value) for title, value in given.items()}
-        panels = {title: _whole_hu(title, _pixels(source)) for title, source in sources.items()}
+        panels = {title: _whole_hu(title, pixels_of(source)) for title, source in sources.items()}
         self._check_panels(panels, difference)
         self._volumes = np.stack(list(panels.values()))  # (P, Z, Y, X)
         self._titles = list(panels)
@@ -288,7 +288,7 @@ class CTView(anywidget.AnyWidget):
 
     def _strip(self, part: Part) -> bytes:
         """PNG of the current slice, a row for each panel."""
-        return _png(_windows(_smaller(self._volumes[:, part.shown], part.downsample)))
+        return png_of(window_strip_of(downsampled(self._volumes[:, part.shown], part.downsample)))
 
     def _fragment(
         self, state: dict[str, object], packed: dict[str, str], strip: bytes, shown: int, height_px: int
@@ -310,7 +310,7 @@ class CTView(anywidget.AnyWidget):
 
     def _static_state(self, part: Part) -> tuple[dict[str, Any], dict[str, np.ndarray | None]]:
         """Traits, as the page without kernel begins with them, and what it holds packed."""
-        volumes = _smaller(self._volumes[:, part.first : part.last], part.downsample)
+        volumes = downsampled(self._volumes[:, part.first : part.last], part.downsample)
         depth, step = self._volumes.shape[1], part.downsample
         ids = self._ids
         if ids is not None:  # the first pixel of each square
@@ -445,7 +445,7 @@ def _read(value: Any) -> Any:
     return read_series(path)
 
 
-def _pixels(value: Any) -> np.ndarray:
+def pixels_of(value: Any) -> np.ndarray:
     hu = getattr(value, "hu", value)
     if hasattr(hu, "detach"):  # a tensor; numpy does not know its short floats
         hu = hu.detach().cpu().float() if hu.is_floating_point() else hu.detach().cpu()
@@ -468,7 +468,7 @@ def _whole_hu(title: str, hu: np.ndarray) -> np.ndarray:
 
 def _label_ids(labels: Any, shape: tuple[int, ...]) -> np.ndarray:
     """(Z, Y, X) uint8."""
-    ids = _pixels(labels)
+    ids = pixels_of(labels)
     if ids.dtype.kind not in "iub" or ids.ndim not in (2, 3) or ids.min() < 0 or ids.max() > 255:
         raise ValueError(
             f"labels are whole numbers 0 to 255, (Y, X) or (Z, Y, X), got {ids.dtype} {ids.shape}"
@@ -507,7 +507,7 @@ def _inside(roi: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     return (x + 0.5 - roi["x"]) ** 2 + (y + 0.5 - roi["y"]) ** 2 <= roi["r"] ** 2
 
 
-def _smaller(volumes: np.ndarray, factor: int) -> np.ndarray:
+def downsampled(volumes: np.ndarray, factor: int) -> np.ndarray:
     """(..., Y, X) int16 to the rounded means of squares; a rest at the right and lower edge is left out."""
     if factor == 1:
         return volumes
@@ -545,20 +545,20 @@ def _too_large(needed: float, room: int, max_bytes: int, remedy: str) -> TooLarg
     return TooLargeError(text, room / needed)
 
 
-def _windows(slices: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+def window_strip_of(slices: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """(Y, X) uint8: the slices, one a row, in the windows of `STRIP`."""
-    factor = _shrink(slices)
-    small = [_smaller(hu, factor) for hu in slices]
+    factor = strip_factor(slices)
+    small = [downsampled(hu, factor) for hu in slices]
     shown = [WINDOWS[name] for name in STRIP]
     return np.vstack([np.hstack([grey_levels(hu, one.level, one.width) for one in shown]) for hu in small])
 
 
-def _shrink(slices: Sequence[np.ndarray] | np.ndarray) -> int:
+def strip_factor(slices: Sequence[np.ndarray] | np.ndarray) -> int:
     """Side of the squares of pixels that are one pixel of a strip."""
     return max(1, math.ceil(max(slices[0].shape) / (256 if len(slices) == 1 else 160)))
 
 
-def _png(picture: np.ndarray) -> bytes:
+def png_of(picture: np.ndarray) -> bytes:
     from PIL import Image
 
     png = io.BytesIO()

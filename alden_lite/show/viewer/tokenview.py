@@ -25,11 +25,11 @@ from alden_lite.show.viewer.ctview import (
     CTView,
     Part,
     TooLargeError,
-    _pixels,
-    _png,
-    _shrink,
-    _smaller,
-    _windows,
+    downsampled,
+    pixels_of,
+    png_of,
+    strip_factor,
+    window_strip_of,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def quantised(maps: np.ndarray | torch.Tensor) -> np.ndarray:
     Returns:
         (..., h, w, C) int8: channels last, so that a token is one piece of memory.
     """
-    tokens = np.moveaxis(_pixels(maps), -3, -1).astype(np.float64)
+    tokens = np.moveaxis(pixels_of(maps), -3, -1).astype(np.float64)
     largest = np.abs(tokens).max(-1, keepdims=True)
     return np.rint(127 * (tokens / np.where(largest > 0, largest, 1))).astype(np.int8)
 
@@ -280,15 +280,15 @@ class TokenView(CTView):
     def _strip(self, part: Part) -> bytes:
         if self.token is None:
             return super()._strip(part)
-        slices = _smaller(self._volumes[:, part.shown], part.downsample)
-        windows = np.repeat(_windows(slices)[..., None], 3, -1)
-        return _png(np.hstack([windows, self._similarity_column(slices, part)]))
+        slices = downsampled(self._volumes[:, part.shown], part.downsample)
+        windows = np.repeat(window_strip_of(slices)[..., None], 3, -1)
+        return png_of(np.hstack([windows, self._similarity_column(slices, part)]))
 
     def _similarity_column(self, slices: np.ndarray, part: Part) -> np.ndarray:
         """(P * y, x, 3) uint8: as the browser shows it, but small; the chosen token is white."""
-        factor, rows = _shrink(slices), []
+        factor, rows = strip_factor(slices), []
         for title, similarity in self._similarities(part.shown).items():
-            hu = _smaller(slices[self._titles.index(title)], factor)
+            hu = downsampled(slices[self._titles.index(title)], factor)
             grey = np.repeat(grey_levels(hu, self.level, self.width)[..., None], 3, -1)
             # The token that the middle of each pixel lies in.
             y, x = ((np.arange(n) + 0.5) * factor * part.downsample // self._patch for n in hu.shape)
@@ -382,7 +382,7 @@ def _by_panel(name: str, maps: Any, titles: Sequence[str]) -> list[Any]:
 
 def _layer_maps(name: str, maps: Sequence[Any], depth: int) -> np.ndarray:
     """(P, Z, h, w, C) int8."""
-    arrays = [_pixels(one) for one in maps]
+    arrays = [pixels_of(one) for one in maps]
     for array in arrays:
         if array.ndim not in (3, 4) or 0 in array.shape or array.dtype.kind not in "iuf":
             found = f"{array.dtype} {array.shape}"
