@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
-import importlib
 import inspect
-import pkgutil
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alden_lite.lessons import chapters
 from alden_lite.lessons.records import CHECK_MIME, show
 
 __all__ = [
@@ -153,8 +152,8 @@ def judge(exercise_id: str, function: object) -> Verdict:
 def find(exercise_id: str) -> Exercise:
     """The exercise with this id, such as "08.1"; `ValueError` lists them all if there is none."""
     chapter = str(exercise_id).partition(".")[0]
-    if chapter in _chapters():
-        exercises = _exercises(chapter)
+    if chapter in chapters.known():
+        exercises: dict[str, Exercise] = chapters.load(chapter).EXERCISES
         if exercise_id in exercises:
             return exercises[exercise_id]
     raise ValueError(f"there is no exercise {exercise_id!r}; there are {', '.join(known())}")
@@ -162,7 +161,7 @@ def find(exercise_id: str) -> Exercise:
 
 def known() -> list[str]:
     """The ids of all exercises, in order."""
-    return sorted(name for chapter in _chapters() for name in _exercises(chapter))
+    return sorted(name for chapter in chapters.known() for name in chapters.load(chapter).EXERCISES)
 
 
 def same(got: object, expected: object, situation: str) -> None:
@@ -184,19 +183,6 @@ def same(got: object, expected: object, situation: str) -> None:
 
 
 _hints_given: dict[str, int] = {}
-
-
-def _chapters() -> list[str]:
-    package = importlib.import_module("alden_lite.lessons.chapters")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return sorted(name.removeprefix("chapter_") for name in names if name.startswith("chapter_"))
-
-
-def _exercises(chapter: str) -> dict[str, Exercise]:
-    # Only here, because a chapter's exercises may import torch.
-    module = importlib.import_module(f"alden_lite.lessons.chapters.chapter_{chapter}")
-    exercises: dict[str, Exercise] = module.EXERCISES
-    return exercises
 
 
 def _copy(argument: object) -> object:

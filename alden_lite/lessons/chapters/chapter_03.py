@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "best_guesses", "share_of_noisy", "share_removed"]
+__all__ = ["EXERCISES", "MODES", "Settings", "best_guesses", "share_of_noisy", "share_removed"]
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -258,5 +260,50 @@ EXERCISES = {
             "Or solve for a: the blend's variance is a² Var(noisy) + 2a(1-a) Cov + (1-a)² Var(smooth).",
             "After 50 halvings of [0, 1] the two ends are the answer; lessons.solution shows the loop.",
         ),
+    ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long the network trains, and how many plausible scans its best guess averages."""
+
+    every: int  # use every n-th training slice
+    scans: int  # plausible normal-dose scans of one low-dose scan
+    report_every: int  # steps between two points of the loss curve
+    recipe: Mapping[str, Any]  # fields of `alden.Recipe` that differ from its defaults
+
+
+# The pixel loss alone, against the normal dose as it is, so that a step is cheap.
+_PIXEL_LOSS: dict[str, Any] = {
+    "adversarial_weight": 0,
+    "contrastive_weight": 0,
+    "keep": 0.0,
+    "steps": 150,
+    "crop": 64,
+    "bank": 32,
+    "reuse": 1,
+    "learning_rate": 2e-3,
+    "betas": (0.9, 0.999),
+    "warmup": 10,
+    "average": 0.97,
+}
+
+MODES = {
+    "fast": Settings(every=8, scans=100, report_every=10, recipe=_PIXEL_LOSS | {"accelerator": "cpu"}),
+    "laptop": Settings(
+        every=2,
+        scans=400,
+        report_every=50,
+        recipe=_PIXEL_LOSS | {"steps": 1500, "crop": 96, "average": 0.99},
+    ),
+    "full": Settings(
+        every=1,
+        scans=1000,
+        report_every=500,
+        recipe=_PIXEL_LOSS | {"steps": 20_000, "crop": 96, "batch": 32, "bank": 128, "average": 0.999},
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 from alden_lite.lessons.tensors import returned_tensor
 
-__all__ = ["EXERCISES", "cosine_map", "principal_scores", "token_of_pixel"]
+__all__ = ["EXERCISES", "MODES", "Settings", "cosine_map", "principal_scores", "token_of_pixel"]
 
 
 def token_of_pixel(y: int, x: int, height: int, width: int, patch: int) -> tuple[int, int, int, int]:
@@ -277,4 +278,24 @@ EXERCISES = {
             "Divide by both lengths: query.norm() is one number, features.norm(dim=0) one for each place.",
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many slices and phantoms give tokens, and which inputs are compared."""
+
+    every: int  # use every n-th slice of the sample
+    patients: int  # phantom patients
+    heights_mm: tuple[float, ...]  # where each phantom's abdomen is scanned
+    inputs: tuple[str, ...]  # names in `alden.INPUTS`
+
+
+MODES = {
+    "fast": Settings(every=9, patients=4, heights_mm=(20,), inputs=("soft",)),
+    "laptop": Settings(every=2, patients=12, heights_mm=(-50, 20, 60), inputs=("soft", "three", "full")),
+    "full": Settings(every=1, patients=24, heights_mm=(-50, -15, 20, 60), inputs=("soft", "three", "full")),
 }

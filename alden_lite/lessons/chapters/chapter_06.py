@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 from alden_lite.lessons.tensors import returned_tensor
 
-__all__ = ["EXERCISES", "adversarial_losses", "ask", "pixels_seen"]
+__all__ = ["EXERCISES", "MODES", "Settings", "adversarial_losses", "ask", "pixels_seen"]
 
 
 def pixels_seen(layers: Sequence[tuple[int, int]]) -> int:
@@ -328,4 +329,33 @@ EXERCISES = {
             "The shares (n, m) times the values (m, e) are the answers (n, e).",
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long the discriminators train."""
+
+    every: int  # use every n-th training slice
+    recipe: Mapping[str, Any]  # fields of `alden.Recipe` that differ from its defaults
+
+
+# A discriminator alone, on slices that a frozen generator denoised once.
+_DISCRIMINATOR: dict[str, Any] = {
+    "adversarial_weight": 1,
+    "contrastive_weight": 0,
+    "batch": 4,
+    "bank": 128,
+    "discriminator_learning_rate": 2e-4,
+    "warmup": 0,
+    "accelerator": "cpu",
+}
+
+MODES = {
+    "fast": Settings(every=8, recipe=_DISCRIMINATOR | {"steps": 150}),
+    "laptop": Settings(every=2, recipe=_DISCRIMINATOR | {"steps": 600, "batch": 8, "bank": 256}),
+    "full": Settings(every=1, recipe=_DISCRIMINATOR | {"steps": 3000, "batch": 16, "bank": 512}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 from alden_lite.lessons.tensors import returned_tensor
 
-__all__ = ["EXERCISES", "far_from", "info_nce", "pulls"]
+__all__ = ["EXERCISES", "MODES", "Settings", "far_from", "info_nce", "pulls"]
 
 
 def far_from(row: int, column: int, h: int, w: int, distance: int) -> Tensor:
@@ -325,3 +326,16 @@ EXERCISES = {
         ),
     ),
 }
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How far features descend along the loss."""
+
+    steps: int  # of the descent
+
+
+MODES = {"fast": Settings(steps=30), "laptop": Settings(steps=100), "full": Settings(steps=300)}

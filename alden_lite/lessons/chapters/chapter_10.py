@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "bootstrap_interval", "paired_difference", "verdict"]
+__all__ = ["EXERCISES", "MODES", "Settings", "bootstrap_interval", "paired_difference", "verdict"]
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -278,4 +280,34 @@ EXERCISES = {
             'if all(low > 0 ...): "seen"; elif any(high < 0 ...): "not seen"; else "cannot be told"',
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long each ablation trains."""
+
+    every: int  # use every n-th training slice
+    recipe: Mapping[str, Any]  # fields of `alden.Recipe` that differ from the study's
+
+
+MODES = {
+    "fast": Settings(
+        every=8,
+        recipe={
+            "steps": 10,
+            "batch": 4,
+            "bank": 16,
+            "learning_rate": 5e-4,
+            "warmup": 2,
+            "average": 0.8,
+            "precision": "32-true",
+            "accelerator": "cpu",
+        },
+    ),
+    "laptop": Settings(every=2, recipe={"steps": 80, "average": 0.95, "precision": "32-true"}),
+    "full": Settings(every=1, recipe={}),
 }
