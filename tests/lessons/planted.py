@@ -7,7 +7,7 @@ import pytest
 
 
 def planted(mistakes: Mapping[str, Mapping[Callable[..., Any], str]]) -> list[Any]:
-    """(exercise, wrong answer, what the learner must be told) of each mistake."""
+    """For each mistake: the exercise, the wrong answer, and words that the learner must be told."""
     return [
         pytest.param(exercise_id, answer, text, id=f"{exercise_id}-{answer.__name__}")
         for exercise_id, told in mistakes.items()

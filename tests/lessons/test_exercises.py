@@ -28,7 +28,7 @@ def test_every_exercise_has_three_planted_mistakes_and_a_hint(exercise_id):
     assert exercises.find(exercise_id).hints
 
 
-# Functions as they came. As text, as in a cell: a formatter would tidy them away.
+# Stubs as notebooks bring them, and as text: a formatter would tidy code without effect away.
 
 
 def defined(body):

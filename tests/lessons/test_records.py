@@ -10,8 +10,6 @@ import torch
 from alden_lite import lessons
 from alden_lite.lessons import records
 
-# Records
-
 
 @pytest.mark.parametrize(
     ("value", "line"),

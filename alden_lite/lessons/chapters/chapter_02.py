@@ -118,7 +118,7 @@ def _fine_noise_counts_more(attempt: Attempt) -> None:
 
 
 def _about(got: object, expected: float, situation: str) -> None:
-    """Within half a percent: a sum and the trapezoidal rule are both right answers."""
+    """Like `same`, but to half a percent: a sum and the trapezoidal rule are both right answers."""
     number = _number(got, situation)
     if not math.isclose(number, expected, rel_tol=5e-3):
         raise Mistake(f"{situation} expected {expected:.4g} HU², yours gives {number:.4g}")

@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def share_removed(detail: Array, residual: Array) -> float:
-    """The share b of `detail` in `residual`, both `(n,)` in HU, of least sum of (residual - b detail)²."""
+    """Share b of `detail` in `residual`, both `(n,)` in HU, with the least sum of (residual - b detail)²."""
     return float((detail * residual).sum() / (detail**2).sum())
 
 
@@ -86,7 +86,7 @@ _TEXT = f"the detail {_DETAIL.tolist()} HU and a residual with the noise {_NOISE
 
 
 def _three_slices(attempt: Attempt) -> tuple[Array, Array]:
-    """What the attempt makes of three slices, in one of which there is a vessel."""
+    """The attempt's two pictures for three slices; one slice has a vessel."""
     return _two(attempt, _slices([40.0, 40.0, 100.0]))
 
 
@@ -110,7 +110,9 @@ def _no_other_picture_has_less_squared_error(attempt: Attempt) -> None:
 
 
 def _no_other_picture_has_less_absolute_error(attempt: Attempt) -> None:
-    slices = np.random.default_rng(2).exponential(30, (8, 4, 5))  # of 8, any value between two will do
+    slices = np.random.default_rng(2).exponential(
+        30, (8, 4, 5)
+    )  # of 8, any value between the middle two is a median
     _cheapest(_two(attempt, slices)[1], slices, np.abs, "absolute")
 
 
@@ -122,7 +124,7 @@ def _slices(values: list[float]) -> Array:
 
 
 def _two(attempt: Attempt, slices: Array) -> tuple[Array, Array]:
-    """Both pictures, each of the shape of a slice, or a `Mistake`."""
+    """The attempt's two pictures, each of the shape of a slice; anything else is a `Mistake`."""
     got = attempt(slices)
     try:
         first, second = (np.asarray(picture, dtype=np.float64) for picture in got)
@@ -136,7 +138,7 @@ def _two(attempt: Attempt, slices: Array) -> tuple[Array, Array]:
 
 
 def _cheapest(picture: Array, slices: Array, cost: np.ufunc, name: str) -> None:
-    """Whether a little more or less in any pixel would cost more."""
+    """Raise `Mistake` if the picture costs less with a little more or less HU in some pixel."""
 
     def per_pixel(guess: Array) -> Array:
         return cost(guess - slices).mean(0)
@@ -198,7 +200,7 @@ def _noise() -> Array:
 
 
 def _near(got: Any, expected: float, situation: str) -> None:
-    """To a thousandth: a search may stop early."""
+    """Like `same`, but to a thousandth: a search may stop early."""
     number = _share(got)
     if not math.isclose(number, expected, abs_tol=1e-3):
         raise Mistake(f"{situation} expected {expected:.4g}, yours gives {number:.4g}")

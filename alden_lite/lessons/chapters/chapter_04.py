@@ -147,7 +147,7 @@ def _equals_the_reference_scores(attempt: Attempt) -> None:
 
 
 def _tokens() -> Tensor:
-    """(40, 6), correlated, each column with a spread and a mean of its own."""
+    """Forty tokens `(40, 6)` whose channels are correlated and differ in spread and mean."""
     generator = torch.Generator().manual_seed(0)
     spread = torch.tensor([3.0, 0.5, 2.0, 1.0, 0.2, 4.0], dtype=torch.float64)
     mixed = spread * torch.randn(40, 6, generator=generator, dtype=torch.float64)
@@ -165,7 +165,7 @@ def _distances(tokens: Tensor) -> Tensor:
 
 
 def _up_to_signs(got: Tensor, expected: Tensor, situation: str) -> None:
-    """A component has no sign of its own: each column may come out negative."""
+    """Like `same`, but each column may have the opposite sign: components have no sign of their own."""
     if got.shape == expected.shape:
         got = got * (got * expected).sum(0).sign()
     same(got, expected, f"{situation} (signs of components aside)")

@@ -25,7 +25,7 @@ def attend(q: Tensor, k: Tensor) -> Tensor:
 def roll_out(attentions: list[Tensor]) -> Tensor:
     """Attention through all blocks `(N, N)`, from `attentions`, each `(N, N)`, the first block first.
 
-    Half of every token passes by each block's attention.
+    Each block keeps half of every token and mixes the other half by its attention.
     """
     own = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
     rolled = own
@@ -237,7 +237,7 @@ def _vectors(*values: list[float]) -> tuple[Tensor, ...]:
 
 
 def _about(got: Any, expected: Tensor, situation: str, *, slack: float = _ROUGHLY) -> None:
-    """As `same`, but as near as any rule for an integral comes with 200 steps."""
+    """Like `same`, but with as much slack as rules for an integral differ at 200 steps."""
     values = returned_tensor(got).double()
     if values.shape == expected.shape and torch.allclose(values, expected.double(), rtol=slack, atol=1e-6):
         return

@@ -178,7 +178,7 @@ def _losses(attempt: Attempt, real: list[float], fake: list[float]) -> tuple[Ten
 
 
 def _pair(value: Any) -> tuple[Tensor, Tensor]:
-    """Two numbers, or a `Mistake`."""
+    """The attempt's two losses, each one number; anything else is a `Mistake`."""
     try:
         first, second = (torch.as_tensor(one) for one in value)
     except (TypeError, ValueError, RuntimeError):
@@ -258,7 +258,7 @@ def _equals_the_reference_answer(attempt: Attempt) -> None:
 
 
 def _tokens(n: int, m: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """n tokens of 3 numbers ask m tokens of 4; queries of 5, values of 6."""
+    """Random asking tokens `(n, 3)`, asked tokens `(m, 4)`, and matrices to queries, keys and values."""
     generator = torch.Generator().manual_seed(seed)
     sizes = ((n, 3), (m, 4), (3, 5), (4, 5), (4, 6))
     asking, asked, w_q, w_k, w_v = (

@@ -18,7 +18,7 @@ __all__ = ["EXERCISES", "MODES", "Settings", "far_from", "info_nce", "pulls"]
 def far_from(row: int, column: int, h: int, w: int, distance: int) -> Tensor:
     """Places of an `(h, w)` grid at least `distance` tokens from a place: `(h, w)`, True where far.
 
-    How far is the larger of the steps down or up and the steps to the side.
+    The distance is the larger of the number of rows and the number of columns between two places.
     """
     rows = (torch.arange(h) - row).abs()[:, None]  # (h, 1)
     columns = (torch.arange(w) - column).abs()  # (w,)

@@ -41,9 +41,9 @@ def discriminator_loss(discriminator: Callable[[Tensor], Tensor], real: Tensor, 
 
 
 def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
-    """A line up to `peak`, reached by the last of the `warmup` steps, then half a cosine to 0.
+    """The rate rises in a line to `peak` over the `warmup` steps, then falls along half a cosine to 0.
 
-    Steps count from 0; the first one already learns a little, `peak / warmup`.
+    Steps count from 0, and step 0 already has the rate `peak / warmup`.
     """
     if step < warmup:
         return peak * (step + 1) / warmup

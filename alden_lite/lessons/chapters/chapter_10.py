@@ -14,7 +14,7 @@ __all__ = ["EXERCISES", "MODES", "Settings", "bootstrap_interval", "paired_diffe
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Ours minus theirs `(slices,)`, from `(seeds, slices)` each: seeds are averaged first.
+    """Each slice's difference `(slices,)`, ours minus theirs, of means over the seeds of `(seeds, slices)`.
 
     The two may have different numbers of seeds, but the same slices in the same order.
     """
@@ -31,8 +31,8 @@ def bootstrap_interval(values: np.ndarray, rng: np.random.Generator) -> tuple[fl
 def verdict(intervals: Sequence[tuple[float, float]], wanted: Sequence[int]) -> str:
     """What intervals of differences say about a claim: "seen", "not seen" or "cannot be told".
 
-    `wanted` has +1 for each difference that the claim says is above 0, and -1 for one below. Seen: all
-    intervals lie where they should. Not seen: one lies wholly on the other side.
+    `wanted` has +1 for each difference that the claim says is above 0, and -1 for one below. A claim is
+    seen if all intervals lie on the claimed side of 0, and not seen if one lies wholly on the other side.
     """
     turned = [sorted((sign * low, sign * high)) for (low, high), sign in zip(intervals, wanted, strict=True)]
     if all(low > 0 for low, _ in turned):
