@@ -1,21 +1,23 @@
-"""DICOM files as scanners could have written them, made up for tests."""
+"""DICOM files as scanners could have written them, made up for tests, and how reading refuses them."""
 
 import random
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 import pydicom
+import pytest
 from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
-    generate_uid,
-)
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from alden_lite.data.dicom.series import read_series
+from alden_lite.data.dicom.tags import DicomError
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 CORONAL = (1, 0, 0, 0, 0, -1)
@@ -25,6 +27,7 @@ FUNCTIONAL = (
     *("PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope"),
     *("RescaleIntercept", "ConvolutionKernel", "KVP", "Exposure", "WindowCenter", "WindowWidth"),
 )
+"""What an enhanced file says of its frames, and not at its top."""
 
 
 def ct(stored: np.ndarray, *, z: float = 0.0, uid: str = "1.2.3", **tags: Any) -> pydicom.Dataset:
@@ -137,3 +140,41 @@ def enhanced(hu: np.ndarray, order: Sequence[int], **tags: Any) -> pydicom.Datas
     for name, value in tags.items():
         setattr(one, name, value)
     return one
+
+
+def refusal(path: Path, **options: Any) -> str:
+    """What `read_series` says when it refuses, after checking that it gives away no name."""
+    with pytest.raises(DicomError) as caught:
+        read_series(path, **options)
+    said = "".join(traceback.format_exception(caught.value))
+    assert NAME not in said
+    assert "PID" not in said
+    return str(caught.value)
+
+
+def change(file: Path, **tags: Any) -> None:
+    """Write a file again with other tags."""
+    one = pydicom.dcmread(file)
+    for name, value in tags.items():
+        setattr(one, name, value)
+    one.save_as(file)
+
+
+CT_SMALL = Path(get_testdata_file("CT_small.dcm", download=False))
+
+
+def packed(file: Path, syntax: int) -> Path:
+    """CT_small.dcm in another transfer syntax, by GDCM."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(CT_SMALL))
+    assert reader.Read()
+    changer = gdcm.ImageChangeTransferSyntax()
+    changer.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    changer.SetInput(reader.GetImage())
+    assert changer.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(file))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(changer.GetOutput())
+    assert writer.Write()
+    return file

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
-import importlib
 import inspect
-import pkgutil
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alden_lite.lessons import chapters
 from alden_lite.lessons.records import CHECK_MIME, show
 
 __all__ = [
@@ -44,7 +43,7 @@ class Mistake(Exception):
 
 
 class _NotAttempted(Exception):
-    """The learner's function is still, or still partly, as it came."""
+    """The learner's function, or a part of it, is still the stub of the notebook."""
 
 
 class Attempt:
@@ -52,8 +51,8 @@ class Attempt:
 
     On copies, because a property compares with the same tensors afterwards; `received` holds the
     copies of the latest call, as the function left them. Networks, functions and tensors that need
-    a gradient are handed over as they are: the gradient must find its way back. Whatever goes wrong
-    inside is told as a `Mistake`.
+    a gradient are handed over as they are: the gradient must find its way back. An exception inside
+    the function becomes a `Mistake`.
     """
 
     def __init__(self, function: Answer) -> None:
@@ -86,7 +85,7 @@ class Exercise:
     """A reference answer, what must hold for any answer, and hints from vague to plain.
 
     `properties` maps the name of a property to the function that tries it; they are tried in this
-    order, so the most instructive comes first. `hints` has at least one.
+    order, so the most instructive comes first. There is at least one hint.
     """
 
     answer: Answer
@@ -130,11 +129,11 @@ def solution(exercise_id: str) -> None:
 
 
 def judge(exercise_id: str, function: object) -> Verdict:
-    """What `check` prints, as a value. Raises `ValueError` for an unknown exercise."""
+    """The verdict that `check` prints. Raises `ValueError` for an unknown exercise."""
     exercise = find(exercise_id)
     if not callable(function):
         return Verdict("wrong", "✗ hand over the function itself, by its name, not what it returns")
-    if _is_as_it_came(function):
+    if _is_stub(function):
         return Verdict("not attempted yet", "not attempted yet")
     attempt = Attempt(function)
     for name, holds in exercise.properties.items():
@@ -144,17 +143,17 @@ def judge(exercise_id: str, function: object) -> Verdict:
             return Verdict("not attempted yet", "not attempted yet")
         except Mistake as mistake:
             return Verdict("wrong", f"✗ {name}: {mistake}")
-        except Exception as error:  # what was returned broke the comparison: still no reason to stop
+        except Exception as error:  # the returned value broke the comparison: still no reason to stop
             text = f"what your function returned cannot be used: {_one_line(error)}"
             return Verdict("wrong", f"✗ {name}: {text}")
     return Verdict("right", f"✓ right, in all {len(exercise.properties)} properties")
 
 
 def find(exercise_id: str) -> Exercise:
-    """The exercise with this id, such as "08.1"; `ValueError` lists them all if there is none."""
+    """The exercise with this id, such as "08.1"; for an unknown id, `ValueError` lists all exercises."""
     chapter = str(exercise_id).partition(".")[0]
-    if chapter in _chapters():
-        exercises = _exercises(chapter)
+    if chapter in chapters.known():
+        exercises: dict[str, Exercise] = chapters.load(chapter).EXERCISES
         if exercise_id in exercises:
             return exercises[exercise_id]
     raise ValueError(f"there is no exercise {exercise_id!r}; there are {', '.join(known())}")
@@ -162,7 +161,7 @@ def find(exercise_id: str) -> Exercise:
 
 def known() -> list[str]:
     """The ids of all exercises, in order."""
-    return sorted(name for chapter in _chapters() for name in _exercises(chapter))
+    return sorted(name for chapter in chapters.known() for name in chapters.load(chapter).EXERCISES)
 
 
 def same(got: object, expected: object, situation: str) -> None:
@@ -186,19 +185,6 @@ def same(got: object, expected: object, situation: str) -> None:
 _hints_given: dict[str, int] = {}
 
 
-def _chapters() -> list[str]:
-    package = importlib.import_module("alden_lite.lessons.chapters")
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return sorted(name.removeprefix("chapter_") for name in names if name.startswith("chapter_"))
-
-
-def _exercises(chapter: str) -> dict[str, Exercise]:
-    # Only here, because a chapter's exercises may import torch.
-    module = importlib.import_module(f"alden_lite.lessons.chapters.chapter_{chapter}")
-    exercises: dict[str, Exercise] = module.EXERCISES
-    return exercises
-
-
 def _copy(argument: object) -> object:
     requires_grad = getattr(argument, "requires_grad", False)
     if callable(argument) or requires_grad:
@@ -206,8 +192,8 @@ def _copy(argument: object) -> object:
     return copy.deepcopy(argument)
 
 
-def _is_as_it_came(function: Answer) -> bool:
-    """Whether the body has only a docstring, `...`, `pass`, `return`, raise NotImplementedError."""
+def _is_stub(function: Answer) -> bool:
+    """Whether the body is a stub: only a docstring, `...`, `pass`, `return` or NotImplementedError."""
     definition = _definition(function)
     return definition is not None and all(map(_does_nothing, definition.body))
 

@@ -24,8 +24,8 @@ def record(name: str, value: Value) -> None:
     """Print `name = value`; in a notebook, store it in the cell's output as well.
 
     `name` is an identifier, used once in a notebook; put the unit into it, as in `rmse_hu`.
-    `value` is a finite float, an int, a str or a bool. Raises `ValueError` for a name that is none
-    and for nan or infinity, `TypeError` for any other kind of value.
+    `value` is a finite float, an int, a str or a bool. Raises `ValueError` for a name that is no
+    identifier and for nan or infinity, `TypeError` for any other kind of value.
 
     >>> record("psnr_gain_db", 4.1)
     psnr_gain_db = 4.1
@@ -72,6 +72,6 @@ def _plain(name: str, value: object) -> Value:
 
 
 def _in_ipython() -> bool:
-    # Outside a notebook nobody has imported IPython, and there is no need to.
+    # Outside a notebook IPython is not loaded yet, and asking must not load it.
     ipython = sys.modules.get("IPython")
     return ipython is not None and ipython.get_ipython() is not None

@@ -1,4 +1,4 @@
-"""What the checks of several chapters need of torch, which the exercises of the first chapters do without."""
+"""Checks of tensors, for several chapters; not in exercises.py, because the first chapters need no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["returned_tensor"]
 
 
 def returned_tensor(value: Any) -> Tensor:
-    """What an attempt returned as a tensor without a graph, or a `Mistake` that a beginner understands."""
+    """An attempt's value as a tensor without a graph; `Mistake`, in a beginner's words, for anything else."""
     try:
         return torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError):

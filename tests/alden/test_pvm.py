@@ -16,7 +16,6 @@ from torch import Tensor
 
 from alden_lite.alden.pvm import _MODELS, INPUTS, PVM, crop_to_grid, load_pvm, random_pvm
 from alden_lite.data import assets
-from alden_lite.engine.speed import bfloat16_gain
 from alden_lite.physics.hounsfield import Window
 
 # Tokens of the ONNX graph that the weights came in, at (row 18, column 7) and (30, 33), channels 0
@@ -283,11 +282,6 @@ def test_auto_is_bfloat16_where_it_is_faster(
     pvm = load_pvm("efficientnet_lite0", precision="auto")
     assert pvm.rounds_to_bfloat16(torch.device("cpu")) is rounds
     assert not pvm.rounds_to_bfloat16(torch.device("cuda", 0))
-
-
-def test_the_gain_is_a_ratio_measured_once() -> None:
-    assert 0.001 < bfloat16_gain("cpu") < 1000
-    assert bfloat16_gain("cpu") == bfloat16_gain("cpu")
 
 
 def test_an_unknown_precision_is_refused() -> None:

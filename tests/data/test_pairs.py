@@ -1,20 +1,13 @@
-"""Volumes, split, pairs and crops."""
+"""Pairs of low and normal dose: noise, protocols, kernels and the cache."""
 
-import csv
-import gzip
-from itertools import pairwise
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 
-from alden_lite.data import assets
-from alden_lite.data.pairs import DoseProtocol, Pairs, change_kernel, make_pairs
-from alden_lite.data.sample import GAP, SPLIT, load_sample, split_slices
-from alden_lite.data.volume import Volume, load_nifti
-from alden_lite.engine.crops import draw_crops
+from alden_lite.data.pairs import DoseProtocol, change_kernel, make_pairs
+from alden_lite.data.volume import Volume
 from alden_lite.physics.dose import insert_noise, photons_matching
 from alden_lite.physics.noise import own_noise_hu
 from alden_lite.physics.scanner import Scanner
@@ -27,33 +20,6 @@ def phantom_volume(depth: int = 3, size: int = 96, noise: float = 10.0) -> Volum
     inside = np.hypot(y, x) * 3 < 110
     hu = np.where(inside, rng.normal(0, noise, (depth, size, size)), -1000).astype(np.int16)
     return Volume("cylinder", hu, (3.0, 3.0, 3.0))
-
-
-def test_the_sample_patient_lies_as_on_a_reading_station() -> None:
-    volume = load_sample()
-    assert volume.hu.shape == (133, 512, 512)
-    assert volume.hu.dtype == np.int16
-    assert volume.hu.min() == -1024  # padding is clipped
-    assert volume.spacing_mm == pytest.approx((2.5, 0.703125, 0.703125))
-    assert volume.labels is not None
-    rows = list(csv.DictReader(assets.path("ct_structures").open()))
-    ids = {row["structure"]: int(row["id"]) for row in rows}
-    organs = ("liver", "spleen", "aorta", "vertebrae_T12", "heart")
-    centre = {organ: np.argwhere(volume.labels == ids[organ]).mean(0) for organ in organs}
-    assert centre["liver"][2] < centre["spleen"][2]  # the patient's right is on the left
-    assert centre["vertebrae_T12"][1] > centre["aorta"][1]  # the back is below
-    assert centre["liver"][0] < centre["heart"][0]  # slices run from the feet to the head
-    assert 50 < volume.hu[volume.labels == ids["liver"]].mean() < 150
-
-
-def test_the_split_keeps_a_gap_between_its_parts() -> None:
-    blocks = sorted((first, last, part) for part, ranges in SPLIT.items() for first, last in ranges)
-    for (_, end, part), (start, _, other) in pairwise(blocks):
-        assert start - end >= GAP, f"{part} and {other} are neighbours"
-    assert blocks[0][0] == 0
-    assert blocks[-1][1] == 133
-    with pytest.raises(ValueError, match="choose from"):
-        split_slices("holdout")
 
 
 def test_pairs_are_made_once_and_then_read(tmp_path: Path) -> None:
@@ -109,30 +75,6 @@ def test_a_sharper_kernel_raises_noise_and_keeps_the_mean() -> None:
     assert change_kernel(hu, sharpness=1) is hu
 
 
-def ramp_pairs() -> Pairs:
-    """Two slices whose pixels say where they are; the normal slice is the low one plus 1000."""
-    low = np.arange(2 * 40 * 40, dtype=np.int16).reshape(2, 40, 40)
-    return Pairs(low, low + 1000, np.full(2, 0.25), np.arange(2))
-
-
-def test_crops_of_both_doses_show_the_same_place() -> None:
-    low, normal = draw_crops(ramp_pairs(), count=6, size=16, seed=0)
-    assert low.shape == normal.shape == (6, 1, 16, 16)
-    assert low.dtype == torch.float32
-    assert torch.equal(normal - low, torch.full_like(low, 1000))
-
-
-def test_augmented_crops_are_turned_and_mirrored_in_every_way() -> None:
-    low, _ = draw_crops(ramp_pairs(), count=200, size=8, seed=0)
-    # In the ramp, a step to the right is +1 and a step down +40: eight ways to lie.
-    steps = {(int(c[0, 0, 1] - c[0, 0, 0]), int(c[0, 1, 0] - c[0, 0, 0])) for c in low}
-    assert steps == {
-        (a, b) for one, other in ((1, 40), (40, 1)) for a in (one, -one) for b in (other, -other)
-    }
-    plain, _ = draw_crops(ramp_pairs(), count=20, size=8, seed=0, augment=False)
-    assert {int(c[0, 0, 1] - c[0, 0, 0]) for c in plain} == {1}
-
-
 def test_thicker_slices_are_means_of_neighbours_and_neighbours_are_in_the_cache_key(tmp_path: Path) -> None:
     volume = phantom_volume()
     thick = DoseProtocol(average=(2,))
@@ -173,69 +115,10 @@ def test_more_photons_make_less_noise(tmp_path: Path) -> None:
     assert 1.7 < noise[0] / noise[1] < 2.4
 
 
-def test_crops_follow_their_seed() -> None:
-    one, same, other = (draw_crops(ramp_pairs(), count=3, size=16, seed=s)[0] for s in (1, 1, 2))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-
-
-def test_crops_prefer_the_patient_to_the_air() -> None:
-    normal = np.full((1, 128, 128), -1000, dtype=np.int16)
-    normal[:, 48:80, 48:80] = 40
-    pairs = Pairs(normal, normal, np.full(1, 0.25), np.zeros(1, dtype=int))
-    _, crops = draw_crops(pairs, count=40, size=32, seed=0)
-    assert ((crops > -500).flatten(1).float().mean(1) > 0.2).float().mean() > 0.4
-
-
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="crop of 64 x 64 does not fit"):
-        draw_crops(ramp_pairs(), count=1, size=64, seed=0)
     with pytest.raises(ValueError, match="outside the volume"):
         make_pairs(phantom_volume(), [7], cache=tmp_path)
     oblong = Volume("oblong", np.zeros((1, 8, 9), dtype=np.int16), (1, 1, 1))
     with pytest.raises(ValueError, match="square"):
         make_pairs(oblong, [0], cache=tmp_path)
-    with pytest.raises(ValueError, match="too little soft tissue"):
-        own_noise_hu(torch.full((64, 64), -1000.0))
     assert list(tmp_path.iterdir()) == []
-
-
-def write_nifti(path: Path, voxels: np.ndarray) -> Path:
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 5.0, 1.0])), path)
-    return path
-
-
-def test_a_nifti_file_is_read_and_its_padding_clipped(tmp_path: Path) -> None:
-    voxels = np.full((4, 5, 6), -2048, dtype=np.int16)
-    voxels[3, 4, 5] = 77  # rightmost, frontmost, uppermost in RAS
-    volume = load_nifti(write_nifti(tmp_path / "ct.nii.gz", voxels))
-    assert volume.hu.shape == (6, 5, 4)
-    assert volume.hu.min() == -1024
-    assert volume.hu[5, 0, 0] == 77  # top slice, first row is the front, first column the patient's right
-    assert volume.spacing_mm == (5.0, 2.0, 2.0)
-
-
-def test_broken_nifti_files_are_refused(tmp_path: Path) -> None:
-    whole = write_nifti(
-        tmp_path / "ct.nii.gz", np.random.default_rng(0).integers(0, 99, (40, 40, 9)).astype(np.int16)
-    )
-    cut = tmp_path / "cut.nii.gz"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    flipped = tmp_path / "flipped.nii.gz"
-    content = bytearray(whole.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    flipped.write_bytes(content)
-    text = tmp_path / "text.nii.gz"
-    text.write_bytes(gzip.compress(b"not a CT"))
-    for broken in (cut, text, flipped):
-        with pytest.raises(ValueError, match="not a complete NIfTI file"):
-            load_nifti(broken)
-    with pytest.raises(FileNotFoundError):
-        load_nifti(tmp_path / "none.nii")
-    small = write_nifti(tmp_path / "labels.nii", np.zeros((2, 2, 2), dtype=np.int16))
-    with pytest.raises(ValueError, match="not the same grid"):
-        load_nifti(whole, labels=small)
-    with pytest.raises(ValueError, match="NaN"):
-        load_nifti(write_nifti(tmp_path / "nan.nii", np.full((3, 3, 3), np.nan)))
-    with pytest.raises(ValueError, match="3"):
-        load_nifti(write_nifti(tmp_path / "flat.nii", np.zeros((3, 3), dtype=np.int16)))

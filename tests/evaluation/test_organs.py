@@ -1,4 +1,4 @@
-"""Dice and HD95 of group maps: small maps worked out by hand, and all distances by brute force in float64."""
+"""Organs apart: errors and noise of each, Dice and HD95 by hand and by brute force in float64."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from alden_lite.data.organs import GROUPS
-from alden_lite.evaluation.organs import dice, hd95_mm
+from alden_lite.evaluation.organs import dice, errors_by_label, hd95_mm, noise_by_label
 
 LIVER, SPLEEN = 1 + GROUPS.index("liver"), 1 + GROUPS.index("spleen")
 
@@ -210,3 +210,48 @@ def test_bad_spacings_are_refused(spacing: tuple[float, ...]) -> None:
 def test_a_surface_needs_two_or_three_axes() -> None:
     with pytest.raises(ValueError, match=r"got shape \(4,\)"):
         hd95_mm(SOME[0], SOME[0], spacing_mm=(1,))
+
+
+# Errors and noise of each organ
+
+
+def test_errors_by_organ_are_those_of_its_own_pixels_unclipped() -> None:
+    reference = np.array([[0.0, 0.0, -900.0], [1200.0, 5.0, 7.0]])
+    image = reference + np.array([[3.0, -1.0, 100.0], [-300.0, 1e6, 1e6]])
+    labels = np.array([[2, 2, 1], [9, 0, 4]])
+    found = errors_by_label(
+        image, torch.from_numpy(reference), labels, {9: "bone", 1: "lung", 2: "liver", 3: "no"}
+    )
+    assert list(found) == ["bone", "lung", "liver"]
+    assert found["bone"] == (300, 300, -300)
+    assert found["lung"] == (100, 100, 100)
+    assert found["liver"] == (math.sqrt(5), 2, 1)
+    assert found["liver"].rmse_hu == math.sqrt(5) and found["liver"].bias_hu == 1
+    with pytest.raises(ValueError, match="none of the 1 named organs"):
+        errors_by_label(image, reference, labels, {3: "spleen"})
+    with pytest.raises(ValueError, match="none of the 0"):
+        errors_by_label(image, reference, labels, {0: "no organ"})
+    with pytest.raises(ValueError, match="shapes differ"):
+        errors_by_label(image, reference, labels[:1], {2: "liver"})
+    with pytest.raises(ValueError, match="NaN"):
+        errors_by_label(image * math.nan, reference, labels, {2: "liver"})
+
+
+def test_every_organ_has_its_own_noise() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2, 3], [100, 10_000, 10_000, 1]).reshape(1, -1)
+    sigma = np.array([500.0, 10.0, 30.0, 1.0])[labels]
+    noise = torch.from_numpy(rng.normal(0, 1, labels.shape) * sigma + 5 * labels)
+    rows = noise_by_label(noise, labels, {2: "lung", 1: "liver", 3: "gallbladder", 9: "spleen"})
+    assert list(rows) == ["lung", "liver"]  # one pixel has no spread, and there is no spleen
+    assert rows["liver"].sigma_hu == pytest.approx(10, rel=0.03)
+    assert rows["lung"].sigma_hu == pytest.approx(30, rel=0.03)
+    assert rows["lung"].pixels == 10_000
+
+
+def test_noise_without_the_named_organs_is_refused() -> None:
+    hu, labels = np.zeros((16, 16)), np.ones((16, 16), int)
+    with pytest.raises(ValueError, match="shapes differ: noise"):
+        noise_by_label(hu, labels[:8], {1: "liver"})
+    with pytest.raises(ValueError, match="none of the 1 named organs"):
+        noise_by_label(hu, labels, {7: "spleen"})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "added_noise_hu", "rmse"]
+__all__ = ["EXERCISES", "MODES", "Settings", "added_noise_hu", "rmse"]
 
 Image = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -133,3 +134,14 @@ EXERCISES = {
         ),
     ),
 }
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Nothing to set: the chapter computes the same in every mode."""
+
+
+MODES = dict.fromkeys(("fast", "laptop", "full"), Settings())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "psnr_db", "stored_to_hu", "window", "window_for"]
+__all__ = ["EXERCISES", "MODES", "Settings", "psnr_db", "stored_to_hu", "window", "window_for"]
 
 Array = np.ndarray[Any, Any]
 
@@ -225,3 +226,14 @@ EXERCISES = {
         ),
     ),
 }
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Nothing to set: the chapter computes the same in every mode."""
+
+
+MODES = dict.fromkeys(("fast", "laptop", "full"), Settings())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "noise_at_dose", "thin", "variance_of"]
+__all__ = ["EXERCISES", "MODES", "Settings", "noise_at_dose", "thin", "variance_of"]
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -117,7 +118,7 @@ def _fine_noise_counts_more(attempt: Attempt) -> None:
 
 
 def _about(got: object, expected: float, situation: str) -> None:
-    """Within half a percent: a sum and the trapezoidal rule are both right answers."""
+    """Like `same`, but to half a percent: a sum and the trapezoidal rule are both right answers."""
     number = _number(got, situation)
     if not math.isclose(number, expected, rel_tol=5e-3):
         raise Mistake(f"{situation} expected {expected:.4g} HU², yours gives {number:.4g}")
@@ -248,4 +249,22 @@ EXERCISES = {
             "return rng.binomial(counts, dose)",
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How fine slices are, and how often water is scanned."""
+
+    matrix: int  # pixels a side of a slice
+    scans: int  # repeated scans of water, whose spread is the noise
+
+
+MODES = {
+    "fast": Settings(matrix=256, scans=40),
+    "laptop": Settings(matrix=512, scans=100),
+    "full": Settings(matrix=512, scans=200),
 }

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "best_guesses", "share_of_noisy", "share_removed"]
+__all__ = ["EXERCISES", "MODES", "Settings", "best_guesses", "share_of_noisy", "share_removed"]
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def share_removed(detail: Array, residual: Array) -> float:
-    """The share b of `detail` in `residual`, both `(n,)` in HU, of least sum of (residual - b detail)²."""
+    """Share b of `detail` in `residual`, both `(n,)` in HU, with the least sum of (residual - b detail)²."""
     return float((detail * residual).sum() / (detail**2).sum())
 
 
@@ -84,7 +86,7 @@ _TEXT = f"the detail {_DETAIL.tolist()} HU and a residual with the noise {_NOISE
 
 
 def _three_slices(attempt: Attempt) -> tuple[Array, Array]:
-    """What the attempt makes of three slices, in one of which there is a vessel."""
+    """The attempt's two pictures for three slices; one slice has a vessel."""
     return _two(attempt, _slices([40.0, 40.0, 100.0]))
 
 
@@ -108,7 +110,9 @@ def _no_other_picture_has_less_squared_error(attempt: Attempt) -> None:
 
 
 def _no_other_picture_has_less_absolute_error(attempt: Attempt) -> None:
-    slices = np.random.default_rng(2).exponential(30, (8, 4, 5))  # of 8, any value between two will do
+    slices = np.random.default_rng(2).exponential(
+        30, (8, 4, 5)
+    )  # of 8, any value between the middle two is a median
     _cheapest(_two(attempt, slices)[1], slices, np.abs, "absolute")
 
 
@@ -120,7 +124,7 @@ def _slices(values: list[float]) -> Array:
 
 
 def _two(attempt: Attempt, slices: Array) -> tuple[Array, Array]:
-    """Both pictures, each of the shape of a slice, or a `Mistake`."""
+    """The attempt's two pictures, each of the shape of a slice; anything else is a `Mistake`."""
     got = attempt(slices)
     try:
         first, second = (np.asarray(picture, dtype=np.float64) for picture in got)
@@ -134,7 +138,7 @@ def _two(attempt: Attempt, slices: Array) -> tuple[Array, Array]:
 
 
 def _cheapest(picture: Array, slices: Array, cost: np.ufunc, name: str) -> None:
-    """Whether a little more or less in any pixel would cost more."""
+    """Raise `Mistake` if the picture costs less with a little more or less HU in some pixel."""
 
     def per_pixel(guess: Array) -> Array:
         return cost(guess - slices).mean(0)
@@ -196,7 +200,7 @@ def _noise() -> Array:
 
 
 def _near(got: Any, expected: float, situation: str) -> None:
-    """To a thousandth: a search may stop early."""
+    """Like `same`, but to a thousandth: a search may stop early."""
     number = _share(got)
     if not math.isclose(number, expected, abs_tol=1e-3):
         raise Mistake(f"{situation} expected {expected:.4g}, yours gives {number:.4g}")
@@ -258,5 +262,50 @@ EXERCISES = {
             "Or solve for a: the blend's variance is a² Var(noisy) + 2a(1-a) Cov + (1-a)² Var(smooth).",
             "After 50 halvings of [0, 1] the two ends are the answer; lessons.solution shows the loop.",
         ),
+    ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long the network trains, and how many plausible scans its best guess averages."""
+
+    every: int  # use every n-th training slice
+    scans: int  # plausible normal-dose scans of one low-dose scan
+    report_every: int  # steps between two points of the loss curve
+    recipe: Mapping[str, Any]  # fields of `alden.Recipe` that differ from its defaults
+
+
+# The pixel loss alone, against the normal dose as it is, so that a step is cheap.
+_PIXEL_LOSS: dict[str, Any] = {
+    "adversarial_weight": 0,
+    "contrastive_weight": 0,
+    "keep": 0.0,
+    "steps": 150,
+    "crop": 64,
+    "bank": 32,
+    "reuse": 1,
+    "learning_rate": 2e-3,
+    "betas": (0.9, 0.999),
+    "warmup": 10,
+    "average": 0.97,
+}
+
+MODES = {
+    "fast": Settings(every=8, scans=100, report_every=10, recipe=_PIXEL_LOSS | {"accelerator": "cpu"}),
+    "laptop": Settings(
+        every=2,
+        scans=400,
+        report_every=50,
+        recipe=_PIXEL_LOSS | {"steps": 1500, "crop": 96, "average": 0.99},
+    ),
+    "full": Settings(
+        every=1,
+        scans=1000,
+        report_every=500,
+        recipe=_PIXEL_LOSS | {"steps": 20_000, "crop": 96, "batch": 32, "bank": 128, "average": 0.999},
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 from alden_lite.lessons.tensors import returned_tensor
 
-__all__ = ["EXERCISES", "cosine_map", "principal_scores", "token_of_pixel"]
+__all__ = ["EXERCISES", "MODES", "Settings", "cosine_map", "principal_scores", "token_of_pixel"]
 
 
 def token_of_pixel(y: int, x: int, height: int, width: int, patch: int) -> tuple[int, int, int, int]:
@@ -146,7 +147,7 @@ def _equals_the_reference_scores(attempt: Attempt) -> None:
 
 
 def _tokens() -> Tensor:
-    """(40, 6), correlated, each column with a spread and a mean of its own."""
+    """Forty tokens `(40, 6)` whose channels are correlated and differ in spread and mean."""
     generator = torch.Generator().manual_seed(0)
     spread = torch.tensor([3.0, 0.5, 2.0, 1.0, 0.2, 4.0], dtype=torch.float64)
     mixed = spread * torch.randn(40, 6, generator=generator, dtype=torch.float64)
@@ -164,7 +165,7 @@ def _distances(tokens: Tensor) -> Tensor:
 
 
 def _up_to_signs(got: Tensor, expected: Tensor, situation: str) -> None:
-    """A component has no sign of its own: each column may come out negative."""
+    """Like `same`, but each column may have the opposite sign: components have no sign of their own."""
     if got.shape == expected.shape:
         got = got * (got * expected).sum(0).sign()
     same(got, expected, f"{situation} (signs of components aside)")
@@ -277,4 +278,24 @@ EXERCISES = {
             "Divide by both lengths: query.norm() is one number, features.norm(dim=0) one for each place.",
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many slices and phantoms give tokens, and which inputs are compared."""
+
+    every: int  # use every n-th slice of the sample
+    patients: int  # phantom patients
+    heights_mm: tuple[float, ...]  # where each phantom's abdomen is scanned
+    inputs: tuple[str, ...]  # names in `alden.INPUTS`
+
+
+MODES = {
+    "fast": Settings(every=9, patients=4, heights_mm=(20,), inputs=("soft",)),
+    "laptop": Settings(every=2, patients=12, heights_mm=(-50, 20, 60), inputs=("soft", "three", "full")),
+    "full": Settings(every=1, patients=24, heights_mm=(-50, -15, 20, 60), inputs=("soft", "three", "full")),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 from alden_lite.lessons.tensors import returned_tensor
 
-__all__ = ["EXERCISES", "attend", "roll_out", "share_out"]
+__all__ = ["EXERCISES", "MODES", "Settings", "attend", "roll_out", "share_out"]
 
 
 def attend(q: Tensor, k: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def attend(q: Tensor, k: Tensor) -> Tensor:
 def roll_out(attentions: list[Tensor]) -> Tensor:
     """Attention through all blocks `(N, N)`, from `attentions`, each `(N, N)`, the first block first.
 
-    Half of every token passes by each block's attention.
+    Each block keeps half of every token and mixes the other half by its attention.
     """
     own = torch.eye(len(attentions[0]), dtype=attentions[0].dtype)
     rolled = own
@@ -236,7 +237,7 @@ def _vectors(*values: list[float]) -> tuple[Tensor, ...]:
 
 
 def _about(got: Any, expected: Tensor, situation: str, *, slack: float = _ROUGHLY) -> None:
-    """As `same`, but as near as any rule for an integral comes with 200 steps."""
+    """Like `same`, but with as much slack as rules for an integral differ at 200 steps."""
     values = returned_tensor(got).double()
     if values.shape == expected.shape and torch.allclose(values, expected.double(), rtol=slack, atol=1e-6):
         return
@@ -296,4 +297,24 @@ EXERCISES = {
             "(x - baseline) * (sum of the gradients) / steps",
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How finely the network is asked what it looks at."""
+
+    every: int  # use every n-th slice near the chosen one for the probe
+    steps: int  # gradients along a path
+    stride: int  # pixels from one covered square to the next
+    places: int  # output pixels that are asked what they depend on
+
+
+MODES = {
+    "fast": Settings(every=2, steps=48, stride=28, places=8),
+    "laptop": Settings(every=1, steps=128, stride=14, places=40),
+    "full": Settings(every=1, steps=256, stride=7, places=100),
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 from alden_lite.lessons.tensors import returned_tensor
 
-__all__ = ["EXERCISES", "adversarial_losses", "ask", "pixels_seen"]
+__all__ = ["EXERCISES", "MODES", "Settings", "adversarial_losses", "ask", "pixels_seen"]
 
 
 def pixels_seen(layers: Sequence[tuple[int, int]]) -> int:
@@ -177,7 +178,7 @@ def _losses(attempt: Attempt, real: list[float], fake: list[float]) -> tuple[Ten
 
 
 def _pair(value: Any) -> tuple[Tensor, Tensor]:
-    """Two numbers, or a `Mistake`."""
+    """The attempt's two losses, each one number; anything else is a `Mistake`."""
     try:
         first, second = (torch.as_tensor(one) for one in value)
     except (TypeError, ValueError, RuntimeError):
@@ -257,7 +258,7 @@ def _equals_the_reference_answer(attempt: Attempt) -> None:
 
 
 def _tokens(n: int, m: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """n tokens of 3 numbers ask m tokens of 4; queries of 5, values of 6."""
+    """Random asking tokens `(n, 3)`, asked tokens `(m, 4)`, and matrices to queries, keys and values."""
     generator = torch.Generator().manual_seed(seed)
     sizes = ((n, 3), (m, 4), (3, 5), (4, 5), (4, 6))
     asking, asked, w_q, w_k, w_v = (
@@ -328,4 +329,33 @@ EXERCISES = {
             "The shares (n, m) times the values (m, e) are the answers (n, e).",
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long the discriminators train."""
+
+    every: int  # use every n-th training slice
+    recipe: Mapping[str, Any]  # fields of `alden.Recipe` that differ from its defaults
+
+
+# A discriminator alone, on slices that a frozen generator denoised once.
+_DISCRIMINATOR: dict[str, Any] = {
+    "adversarial_weight": 1,
+    "contrastive_weight": 0,
+    "batch": 4,
+    "bank": 128,
+    "discriminator_learning_rate": 2e-4,
+    "warmup": 0,
+    "accelerator": "cpu",
+}
+
+MODES = {
+    "fast": Settings(every=8, recipe=_DISCRIMINATOR | {"steps": 150}),
+    "laptop": Settings(every=2, recipe=_DISCRIMINATOR | {"steps": 600, "batch": 8, "bank": 256}),
+    "full": Settings(every=1, recipe=_DISCRIMINATOR | {"steps": 3000, "batch": 16, "bank": 512}),
 }

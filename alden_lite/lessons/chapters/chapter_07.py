@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 from alden_lite.lessons.tensors import returned_tensor
 
-__all__ = ["EXERCISES", "far_from", "info_nce", "pulls"]
+__all__ = ["EXERCISES", "MODES", "Settings", "far_from", "info_nce", "pulls"]
 
 
 def far_from(row: int, column: int, h: int, w: int, distance: int) -> Tensor:
     """Places of an `(h, w)` grid at least `distance` tokens from a place: `(h, w)`, True where far.
 
-    How far is the larger of the steps down or up and the steps to the side.
+    The distance is the larger of the number of rows and the number of columns between two places.
     """
     rows = (torch.arange(h) - row).abs()[:, None]  # (h, 1)
     columns = (torch.arange(w) - column).abs()  # (w,)
@@ -325,3 +326,16 @@ EXERCISES = {
         ),
     ),
 }
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How far features descend along the loss."""
+
+    steps: int  # of the descent
+
+
+MODES = {"fast": Settings(steps=30), "laptop": Settings(steps=100), "full": Settings(steps=300)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,14 @@ from torch.nn import functional as F
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "discriminator_loss", "exponential_moving_average", "learning_rate"]
+__all__ = [
+    "EXERCISES",
+    "MODES",
+    "Settings",
+    "discriminator_loss",
+    "exponential_moving_average",
+    "learning_rate",
+]
 
 
 def exponential_moving_average(old: Tensor, new: Tensor, decay: float) -> Tensor:
@@ -33,9 +41,9 @@ def discriminator_loss(discriminator: Callable[[Tensor], Tensor], real: Tensor, 
 
 
 def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
-    """A line up to `peak`, reached by the last of the `warmup` steps, then half a cosine to 0.
+    """The rate rises in a line to `peak` over the `warmup` steps, then falls along half a cosine to 0.
 
-    Steps count from 0; the first one already learns a little, `peak / warmup`.
+    Steps count from 0, and step 0 already has the rate `peak / warmup`.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -248,5 +256,55 @@ EXERCISES = {
             "progress = (step - warmup) / (steps - warmup) runs from 0 to 1 after the warm-up.",
             "peak * (1 + cos(pi * progress)) / 2 runs from peak to 0.",
         ),
+    ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long the training run is, and what it begins with."""
+
+    every: int  # use every n-th training slice
+    warm_start: str | None  # shipped weights to begin with; None: random ones
+    report_every: int  # steps between two pictures
+    recipe: Mapping[str, Any]  # fields of `alden.Recipe` that differ from its defaults
+
+
+MODES = {
+    "fast": Settings(
+        every=8,
+        warm_start="l1",
+        report_every=8,
+        recipe={
+            "steps": 48,
+            "batch": 4,
+            "bank": 32,
+            "learning_rate": 5e-4,
+            "warmup": 8,
+            "accelerator": "cpu",
+        },
+    ),
+    "laptop": Settings(
+        every=1,
+        warm_start=None,
+        report_every=100,
+        recipe={"steps": 900, "learning_rate": 5e-4, "reuse": 4, "warmup": 100},
+    ),
+    "full": Settings(
+        every=1,
+        warm_start=None,
+        report_every=500,
+        recipe={
+            "steps": 30_000,
+            "batch": 32,
+            "bank": 1024,
+            "learning_rate": 5e-4,
+            "warmup": 500,
+            "average": 0.999,
+            "precision": "bf16-mixed",
+        },
     ),
 }

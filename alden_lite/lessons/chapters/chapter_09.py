@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "holm_adjusted", "observer", "patient_interval", "psnr_two_ways"]
+__all__ = ["EXERCISES", "MODES", "Settings", "holm_adjusted", "observer", "patient_interval", "psnr_two_ways"]
 
 
 def psnr_two_ways(mse: np.ndarray, width: float) -> tuple[float, float]:
@@ -376,4 +377,23 @@ EXERCISES = {
             "Put them back: with order = np.argsort(p), adjusted[order] = what you found in sorted order.",
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many slices, scans and phantoms the methods are compared on."""
+
+    every: int  # use every n-th test slice
+    scans: int  # repeated scans with the lesion, and as many without
+    patients: int  # phantom patients
+
+
+MODES = {
+    "fast": Settings(every=4, scans=12, patients=1),
+    "laptop": Settings(every=1, scans=80, patients=6),
+    "full": Settings(every=1, scans=300, patients=30),
 }

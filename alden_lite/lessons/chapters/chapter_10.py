@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from alden_lite.lessons.exercises import Attempt, Exercise, Mistake, same
 
-__all__ = ["EXERCISES", "bootstrap_interval", "paired_difference", "verdict"]
+__all__ = ["EXERCISES", "MODES", "Settings", "bootstrap_interval", "paired_difference", "verdict"]
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Ours minus theirs `(slices,)`, from `(seeds, slices)` each: seeds are averaged first.
+    """Each slice's difference `(slices,)`, ours minus theirs, of means over the seeds of `(seeds, slices)`.
 
     The two may have different numbers of seeds, but the same slices in the same order.
     """
@@ -29,8 +31,8 @@ def bootstrap_interval(values: np.ndarray, rng: np.random.Generator) -> tuple[fl
 def verdict(intervals: Sequence[tuple[float, float]], wanted: Sequence[int]) -> str:
     """What intervals of differences say about a claim: "seen", "not seen" or "cannot be told".
 
-    `wanted` has +1 for each difference that the claim says is above 0, and -1 for one below. Seen: all
-    intervals lie where they should. Not seen: one lies wholly on the other side.
+    `wanted` has +1 for each difference that the claim says is above 0, and -1 for one below. A claim is
+    seen if all intervals lie on the claimed side of 0, and not seen if one lies wholly on the other side.
     """
     turned = [sorted((sign * low, sign * high)) for (low, high), sign in zip(intervals, wanted, strict=True)]
     if all(low > 0 for low, _ in turned):
@@ -278,4 +280,34 @@ EXERCISES = {
             'if all(low > 0 ...): "seen"; elif any(high < 0 ...): "not seen"; else "cannot be told"',
         ),
     ),
+}
+
+
+# How much each mode computes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long each ablation trains."""
+
+    every: int  # use every n-th training slice
+    recipe: Mapping[str, Any]  # fields of `alden.Recipe` that differ from the study's
+
+
+MODES = {
+    "fast": Settings(
+        every=8,
+        recipe={
+            "steps": 10,
+            "batch": 4,
+            "bank": 16,
+            "learning_rate": 5e-4,
+            "warmup": 2,
+            "average": 0.8,
+            "precision": "32-true",
+            "accelerator": "cpu",
+        },
+    ),
+    "laptop": Settings(every=2, recipe={"steps": 80, "average": 0.95, "precision": "32-true"}),
+    "full": Settings(every=1, recipe={}),
 }
