@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -284,16 +285,27 @@ def test_the_wheel_turns_slices_and_with_ctrl_it_enlarges_the_place_below_it(sta
     assert frame.locator(".picture").first.evaluate("one => one.style.transform").endswith("scale(1)")
 
 
-def test_two_fingers_enlarge_and_one_sets_the_window(static_page):
-    page = static_page(CTView(ct(0)), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    frame = frame_of(page)
-    box = frame.locator(".box").bounding_box()
-    fingers = page.context.new_cdp_session(page)
+def touches(page, frame):
+    """Fingers on the first picture: `touch(kind, *places)`, a place for each finger that is down."""
+    box = frame.locator(".box").first.bounding_box()
+    session = page.context.new_cdp_session(page)
 
     def touch(kind, *places):
         points = [{"x": box["x"] + x, "y": box["y"] + y, "id": n} for n, (x, y) in enumerate(places)]
-        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
+    return touch
+
+
+def moved(frame):
+    """How the picture lies in its box."""
+    return frame.locator(".picture").first.evaluate("one => one.style.transform")
+
+
+def test_two_fingers_enlarge_and_one_sets_the_window(static_page):
+    page = static_page(CTView(ct(0)), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    frame = frame_of(page)
+    touch = touches(page, frame)
     touch("touchStart", (100, 100))
     touch("touchMove", (125, 100))
     touch("touchEnd")
@@ -302,9 +314,65 @@ def test_two_fingers_enlarge_and_one_sets_the_window(static_page):
     touch("touchMove", (80, 100), (160, 100))
     touch("touchEnd")
     assert text(frame) == "L 40 W 440 HU"
-    assert "scale(2)" in frame.locator(".picture").evaluate("one => one.style.transform")
+    assert "scale(2)" in moved(frame)
     wide = frame.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
     assert wide, "the page must not scroll sideways on a telephone"
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [(80, 140), (80, 160)],
+        [(100, 160), (80, 160)],
+        [(100 - step, 140 + step) for step in range(1, 21)],
+        [(100 - (step + 1) // 2, 140 + step // 2) for step in range(1, 41)],
+        [(119, 121), (80, 160)],
+        [(20, 300), (80, 160)],
+    ],
+    ids=["first, then second", "second, then first", "together", "in turns", "closer first", "wider first"],
+)
+def test_only_where_two_fingers_began_and_are_decides_how_a_picture_lies(static_page, ways):
+    page = static_page(CTView(ct(0)), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    frame = frame_of(page)
+    touch = touches(page, frame)
+    touch("touchStart", (100, 100), (140, 100))
+    for one, other in ways:
+        touch("touchMove", (one, 100), (other, 100))
+    frame.evaluate(FRAMES)
+    # The place between the fingers, 120 from the left and 100 from above, stays where it was at scale 2.
+    x, y, scale = map(float, re.findall(r"-?[0-9.]+", moved(frame)))
+    assert (x, y, scale) == (pytest.approx(-120, abs=0.01), pytest.approx(-100, abs=0.01), 2)
+
+
+def test_a_third_finger_moves_nothing_and_a_pinch_goes_on_without_it(static_page):
+    page = static_page(CTView(ct(0)), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    frame = frame_of(page)
+    box = frame.locator(".box")
+    box.evaluate(
+        "box => { box.ids = []; box.addEventListener('pointerdown', (e) => box.ids.push(e.pointerId)); }"
+    )
+
+    def lift(number):  # Chromium's protocol lifts all fingers or none
+        box.evaluate(
+            "(box, number) => box.dispatchEvent(new PointerEvent('pointerup', { pointerId: box.ids[number] }))",
+            number,
+        )
+
+    touch = touches(page, frame)
+    touch("touchStart", (100, 100), (140, 100))
+    touch("touchMove", (80, 100), (160, 100))
+    touch("touchStart", (80, 100), (160, 100), (120, 150))
+    touch("touchMove", (80, 100), (160, 100), (60, 190))
+    frame.evaluate(FRAMES)
+    assert "scale(2)" in moved(frame)
+    lift(2)
+    touch("touchMove", (60, 100), (180, 100), (60, 190))
+    frame.evaluate(FRAMES)
+    assert "scale(3)" in moved(frame)
+    lift(1)
+    touch("touchMove", (30, 60), (180, 100), (60, 190))  # the one that stays drags nothing
+    frame.evaluate(FRAMES)
+    assert "scale(3)" in moved(frame) and text(frame) == "L 40 W 400 HU"
 
 
 def test_the_probe_and_the_regions_say_what_python_says(static_page):
@@ -690,13 +758,7 @@ def test_an_enlarged_picture_has_its_tokens_where_they_are_seen(static_page):
 def test_two_fingers_enlarge_and_choose_no_token(static_page):
     page = static_page(token_view(), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     frame = token_frame(page)
-    box = frame.locator(".box").first.bounding_box()
-    fingers = page.context.new_cdp_session(page)
-
-    def touch(kind, *places):
-        points = [{"x": box["x"] + x, "y": box["y"] + y, "id": n} for n, (x, y) in enumerate(places)]
-        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
+    touch = touches(page, frame)
     touch("touchStart", (5, 5))
     touch("touchEnd")
     assert token_words(frame).startswith("Token row 0 column 0 of low dose")
@@ -705,7 +767,7 @@ def test_two_fingers_enlarge_and_choose_no_token(static_page):
     touch("touchMove", (40, 50), (100, 50))
     touch("touchEnd")
     assert token_words(frame).startswith("Token row 0 column 0 of low dose")
-    assert "scale(2)" in frame.locator(".picture").first.evaluate("one => one.style.transform")
+    assert "scale(2)" in moved(frame)
     assert frame.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
 
 

@@ -221,7 +221,8 @@ class Viewer {
     this.view = { scale: 1, x: 0, y: 0 }; // of all panels, in parts of a panel
     this.hover = null; // pixel below the pointer
     this.wipe = null; // or {left, right, at}: numbers of two panels, and the curtain's place from 0 to 1
-    this.pointers = new Map();
+    this.pointers = new Map(); // those that are down: where they are on the page
+    this.pinched = null; // how two of them began
     this.updates = []; // functions that bring sliders and boxes up to date
     this.dirty = new Set(["slice"]);
     this.readPixels();
@@ -841,9 +842,10 @@ class Viewer {
     event.preventDefault(); // no selected text, no dragged picture
     this.stage.focus({ preventScroll: true, focusVisible: false });
     panel.box.setPointerCapture(event.pointerId);
-    const start = this.where(event, panel);
-    this.pointers.set(event.pointerId, start);
-    this.drag = this.pointers.size === 1 ? this.dragOf(event, start, panel) : null;
+    const { clientX, clientY } = event;
+    this.pointers.set(event.pointerId, { clientX, clientY });
+    this.pinched = null;
+    this.drag = this.pointers.size === 1 ? this.dragOf(event, this.where(event, panel), panel) : null;
     if (this.clickTools.includes(this.tool) || event.pointerType === "touch") this.pointerMove(event, panel);
   }
 
@@ -851,23 +853,31 @@ class Viewer {
     const now = this.where(event, panel);
     this.hover = { ...this.pixelAt(now), panel: event.pointerType === "touch" ? null : panel }; // mice have a cross
     if (this.pointers.has(event.pointerId)) {
-      const before = [...this.pointers.values()];
-      this.pointers.set(event.pointerId, now);
+      const { clientX, clientY } = event;
+      this.pointers.set(event.pointerId, { clientX, clientY });
       if (this.pointers.size === 1) this.drag?.(now);
-      else if (this.pointers.size === 2) this.pinch(before, [...this.pointers.values()]);
+      else if (this.pointers.size === 2) this.pinch(panel);
     }
     this.invalidate("hover");
   }
 
-  pinch([a, b], [c, d]) {
-    const spread = (p, q) => Math.hypot((p.fx - q.fx) * this.side, (p.fy - q.fy) * this.tall);
-    const middle = (p, q, axis) => (p[axis] + q[axis]) / 2;
-    const [fx, fy] = [middle(a, b, "fx"), middle(a, b, "fy")];
-    this.zoom(spread(c, d) / Math.max(spread(a, b), 1), fx, fy, middle(c, d, "fx") - fx, middle(c, d, "fy") - fy);
+  /** Two fingers enlarge: measured from where they began, so that neither order nor number of moves matters. */
+  pinch(panel) {
+    const begun = this.pinched;
+    const [p, q] = [...this.pointers.values()].map((finger) => this.where(finger, begun?.panel ?? panel));
+    const spread = Math.hypot((p.fx - q.fx) * this.side, (p.fy - q.fy) * this.tall);
+    const [fx, fy] = [(p.fx + q.fx) / 2, (p.fy + q.fy) / 2];
+    if (!begun) {
+      this.pinched = { panel, view: this.view, spread: Math.max(spread, 1), fx, fy };
+      return;
+    }
+    this.view = begun.view;
+    this.zoom(spread / begun.spread, begun.fx, begun.fy, fx - begun.fx, fy - begun.fy);
   }
 
   pointerUp(event) {
     this.pointers.delete(event.pointerId);
+    this.pinched = null;
     this.drag = null; // after a pinch, the finger that stays does nothing
     this.layOut();
   }
