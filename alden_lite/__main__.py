@@ -1,4 +1,4 @@
-"""The command line, `python -m alden_lite COMMAND`; a command is imported when it is asked for."""
+"""The command line, `alden-lite COMMAND`; a command is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     """The parser of the first word only: it prints help, or refuses an unknown command."""
     listed = "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m alden_lite",
+        prog="alden-lite",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A course in anatomy-aware low-dose CT denoising.\n\ncommands:\n" + listed,
-        epilog="python -m alden_lite COMMAND --help explains one command. Not for clinical use.",
+        epilog="alden-lite COMMAND --help explains one command; python -m alden_lite COMMAND is the same. "
+        "Not for clinical use.",
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the above")
     return parser

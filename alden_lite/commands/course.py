@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m alden_lite course",
+        prog="alden-lite course",
         description="Execute the notebooks of the course, offline and in parallel; leave the "
         "executed files, index.html and records.json.",
-        epilog="example: python -m alden_lite course --out runs/ --only 08 -p mode laptop",
+        epilog="example: alden-lite course --out runs/ --only 08 -p mode laptop",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for everything written")
     parser.add_argument(
