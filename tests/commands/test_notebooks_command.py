@@ -1,6 +1,7 @@
-"""`alden-lite notebooks` copies all or nothing and overwrites nothing."""
+"""`alden-lite notebooks` copies all or nothing and overwrites nothing; `make lab` opens such copies."""
 
 import errno
+import re
 import shutil
 from pathlib import Path
 
@@ -139,3 +140,33 @@ def test_a_full_disk_leaves_none_of_them(tmp_path, capsys, monkeypatch):
     assert command_line.main(["notebooks", str(tmp_path / "mine")]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+# make lab
+
+
+def lab() -> str:
+    """What `make lab` runs."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^lab:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    return recipe
+
+
+def test_make_lab_opens_copies_that_git_does_not_see():
+    assert re.findall(r"alden_lite notebooks (.*)", lab()) == ["runs/lab --missing"]
+    (opened,) = re.findall(r"jupyter lab (\S+)", lab())
+    assert opened == "runs/lab"
+    assert "runs/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_make_lab_asks_no_server_for_news(tmp_path):
+    from jupyterlab.commands import get_app_dir
+    from jupyterlab_server.settings_utils import get_settings
+
+    (folder,) = re.findall(r'--LabApp\.app_settings_dir="\$\(CURDIR\)/(\S+)"', lab())
+    name = "@jupyterlab/apputils-extension:notification"
+    schemas = Path(get_app_dir()) / "schemas"
+    settings, _ = get_settings(str(ROOT / folder), str(schemas), str(tmp_path), schema_name=name)
+    properties = settings["schema"]["properties"]
+    assert properties["fetchNews"]["default"] == "false"
+    assert properties["checkForUpdates"]["default"] is False
