@@ -38,8 +38,9 @@ help: ## this list
 course: .assets-ok ## execute every notebook, offline, into runs/course
 	$(PY) -m alden_lite course --out runs/course
 
-lab: .assets-ok ## open the notebooks in JupyterLab
-	$(PY) -m jupyter lab notebooks
+lab: .assets-ok ## open copies of the notebooks in JupyterLab: runs/lab, yours to change, never overwritten
+	$(PY) -m alden_lite notebooks runs/lab --missing
+	$(PY) -m jupyter lab runs/lab --LabApp.app_settings_dir="$(CURDIR)/.jupyter"
 
 test: .assets-ok ## style, types and tests
 	$(PY) -m ruff check

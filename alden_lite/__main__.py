@@ -1,4 +1,4 @@
-"""The command line, `python -m alden_lite COMMAND`; a command is imported when it is asked for."""
+"""The command line, `alden-lite COMMAND`; a command is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ __all__ = ["main"]
 COMMANDS = {
     "doctor": "say what is installed and what is missing, in a block to paste into an issue",
     "assets": "fetch the sample CT and the weights once, or verify them",
+    "notebooks": "copy the notebooks into a folder of yours; overwrites nothing",
     "course": "execute the notebooks offline and in parallel, and collect their records",
     "train": "train ALDEN, or one of its ablations",
     "denoise": "denoise a NIfTI file or a DICOM series with a trained generator",
 }
-
-MODULES = {name: f"commands.{name}" for name in ("assets", "course", "train", "denoise")}
-"""The module of each command but `doctor`; its `main(argv)` returns the exit status."""
+"""Each is a module of `commands`, whose `main(argv)` returns the exit status; `doctor` is always loaded."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return doctor(arguments[1:])
     # Read when torch loads. Spinning threads are ten times slower once anything else runs on their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    module = importlib.import_module(f"alden_lite.{MODULES[command]}")
+    module = importlib.import_module(f"alden_lite.commands.{command}")
     try:
         return int(module.main(arguments[1:]) or 0)
     except (RuntimeError, ValueError, OSError) as error:
@@ -52,10 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     """The parser of the first word only: it prints help, or refuses an unknown command."""
     listed = "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m alden_lite",
+        prog="alden-lite",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="A course in anatomy-aware low-dose CT denoising.\n\ncommands:\n" + listed,
-        epilog="python -m alden_lite COMMAND --help explains one command. Not for clinical use.",
+        epilog="alden-lite COMMAND --help explains one command; python -m alden_lite COMMAND is the same. "
+        "Not for clinical use.",
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the above")
     return parser

@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main(argv: list[str]) -> int:
-    """`python -m alden_lite assets`: fetch what is missing, and say what is there.
+    """`alden-lite assets`: fetch what is missing, and say what is there.
 
     Args:
         argv: the arguments after `assets`: `--check`, `--list`, `--only NAME ...`.
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
         The exit status: 0 if all assets asked for are there, 1 if not.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m alden_lite assets", description="Fetch the sample CT and the weights."
+        prog="alden-lite assets", description="Fetch the sample CT and the weights."
     )
     parser.add_argument("--check", action="store_true", help="download nothing, only verify")
     parser.add_argument("--list", action="store_true", help="print the registry with citations")

@@ -7,14 +7,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from alden_lite.commands.notebooks import course_notebooks
 from alden_lite.lessons.runner.course import TIMEOUTS_S, run_all
 from alden_lite.lessons.runner.parameters_cell import CourseError
 from alden_lite.lessons.runner.report import Run, write_index, write_records
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["main"]
 
@@ -44,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m alden_lite course",
+        prog="alden-lite course",
         description="Execute the notebooks of the course, offline and in parallel; leave the "
         "executed files, index.html and records.json.",
-        epilog="example: python -m alden_lite course --out runs/ --only 08 -p mode laptop",
+        epilog="example: alden-lite course --out runs/ --only 08 -p mode laptop",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for everything written")
     parser.add_argument(
@@ -70,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"longest time for one cell (default, by mode: {TIMEOUTS_S})",
     )
     parser.add_argument(
-        "--notebooks", type=Path, default=Path("notebooks"), help="folder (default: %(default)s)"
+        "--notebooks", type=Path, metavar="FOLDER", help="other notebooks than the course's own"
     )
     return parser
 
@@ -82,9 +79,9 @@ def _positive(text: str) -> int:
     return number
 
 
-def _choose(folder: Path, only: Sequence[str]) -> list[Path]:
-    """The notebooks in `folder` whose names begin with one of `only`, or all of them, in order."""
-    notebooks = sorted(folder.glob("*.ipynb"))
+def _choose(folder: Path | None, only: Sequence[str]) -> list[Path]:
+    """Of the notebooks in `folder`, or the course's own, those that begin with one of `only`, in order."""
+    notebooks = course_notebooks() if folder is None else sorted(folder.glob("*.ipynb"))
     if not notebooks:
         raise CourseError(f"there are no notebooks in {folder}; --notebooks names another folder")
     for start in only:

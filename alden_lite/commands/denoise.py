@@ -31,7 +31,7 @@ _PLACE = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m alden_lite denoise`: denoise NIfTI or DICOM, in HU. Not for clinical use."""
+    """`alden-lite denoise`: denoise NIfTI or DICOM, in HU. Not for clinical use."""
     began = time.perf_counter()
     options = _parser().parse_args(argv)
     source, target = options.input, options.output
@@ -70,7 +70,7 @@ class _Method:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m alden_lite denoise", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="alden-lite denoise", description=main.__doc__)
     parser.add_argument("input", type=Path, help="CT in HU: .nii, .nii.gz, or a DICOM file or folder")
     parser.add_argument(
         "output",

@@ -16,9 +16,9 @@ NEEDED = ("numpy", "torch", "torchvision", "timm", "finufft", "papermill")
 
 def doctor(argv: Sequence[str]) -> int:
     """Print versions, cores, device and assets; returns 1 if something needed is missing."""
-    parser = argparse.ArgumentParser(prog="python -m alden_lite doctor", description=doctor.__doc__)
+    parser = argparse.ArgumentParser(prog="alden-lite doctor", description=doctor.__doc__)
     parser.parse_args(argv)
-    found = {name: _version(name) for name in NEEDED}
+    found = {name: _version(name) for name in NEEDED} | {"notebooks": _notebooks()}
     lines = {"alden_lite": _own_version(), "python": f"{platform.python_version()}, {sys.platform}"}
     assets = _assets()
     missing = [name for name, version in found.items() if version.startswith("missing")]
@@ -48,6 +48,15 @@ def _own_version() -> str:
         return version("alden-lite")
     except PackageNotFoundError:
         return "not installed, run from its folder"
+
+
+def _notebooks() -> str:
+    from alden_lite.commands.notebooks import NotebooksError, course_notebooks
+
+    try:
+        return str(len(course_notebooks()))
+    except NotebooksError as error:
+        return f"missing: {error}"
 
 
 def _cores() -> str:

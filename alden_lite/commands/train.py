@@ -20,12 +20,12 @@ from alden_lite.engine.loop import MACHINE
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m alden_lite train`: train on the sample volume (and others) and export the generator.
+    """`alden-lite train`: train on the sample volume (and others) and export the generator.
 
     SIGTERM (what a cluster sends first) ends the run after the step under way, with a checkpoint and exit
     status 143. After anything harsher, the newest checkpoint is whole. Either way `--resume` goes on.
     """
-    parser = argparse.ArgumentParser(prog="python -m alden_lite train", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="alden-lite train", description=main.__doc__)
     parser.add_argument(
         "--out",
         type=Path,
