@@ -353,10 +353,8 @@ def test_a_third_finger_moves_nothing_and_a_pinch_goes_on_without_it(static_page
     )
 
     def lift(number):  # Chromium's protocol lifts all fingers or none
-        box.evaluate(
-            "(box, number) => box.dispatchEvent(new PointerEvent('pointerup', { pointerId: box.ids[number] }))",
-            number,
-        )
+        up = "new PointerEvent('pointerup', { pointerId: box.ids[number] })"
+        box.evaluate(f"(box, number) => box.dispatchEvent({up})", number)
 
     touch = touches(page, frame)
     touch("touchStart", (100, 100), (140, 100))

@@ -222,7 +222,7 @@ class Viewer {
     this.hover = null; // pixel below the pointer
     this.wipe = null; // or {left, right, at}: numbers of two panels, and the curtain's place from 0 to 1
     this.pointers = new Map(); // those that are down: where they are on the page
-    this.pinched = null; // how two of them began
+    this.pinched = null; // how two of them began, while there are two
     this.updates = []; // functions that bring sliders and boxes up to date
     this.dirty = new Set(["slice"]);
     this.readPixels();
@@ -844,7 +844,7 @@ class Viewer {
     panel.box.setPointerCapture(event.pointerId);
     const { clientX, clientY } = event;
     this.pointers.set(event.pointerId, { clientX, clientY });
-    this.pinched = null;
+    this.pinched = this.between(panel);
     this.drag = this.pointers.size === 1 ? this.dragOf(event, this.where(event, panel), panel) : null;
     if (this.clickTools.includes(this.tool) || event.pointerType === "touch") this.pointerMove(event, panel);
   }
@@ -855,29 +855,30 @@ class Viewer {
     if (this.pointers.has(event.pointerId)) {
       const { clientX, clientY } = event;
       this.pointers.set(event.pointerId, { clientX, clientY });
-      if (this.pointers.size === 1) this.drag?.(now);
-      else if (this.pointers.size === 2) this.pinch(panel);
+      if (this.pinched) this.pinch(this.pinched);
+      else this.drag?.(now);
     }
     this.invalidate("hover");
   }
 
-  /** Two fingers enlarge: measured from where they began, so that neither order nor number of moves matters. */
-  pinch(panel) {
-    const begun = this.pinched;
-    const [p, q] = [...this.pointers.values()].map((finger) => this.where(finger, begun?.panel ?? panel));
+  /** How far apart two fingers are, and the place between them; null unless there are two. */
+  between(panel) {
+    if (this.pointers.size !== 2) return null;
+    const [p, q] = [...this.pointers.values()].map((finger) => this.where(finger, panel));
     const spread = Math.hypot((p.fx - q.fx) * this.side, (p.fy - q.fy) * this.tall);
-    const [fx, fy] = [(p.fx + q.fx) / 2, (p.fy + q.fy) / 2];
-    if (!begun) {
-      this.pinched = { panel, view: this.view, spread: Math.max(spread, 1), fx, fy };
-      return;
-    }
+    return { panel, view: this.view, spread: Math.max(spread, 1), fx: (p.fx + q.fx) / 2, fy: (p.fy + q.fy) / 2 };
+  }
+
+  /** Measured from where the fingers began, so that neither order nor number of their moves matters. */
+  pinch(begun) {
+    const { spread, fx, fy } = this.between(begun.panel);
     this.view = begun.view;
     this.zoom(spread / begun.spread, begun.fx, begun.fy, fx - begun.fx, fy - begun.fy);
   }
 
-  pointerUp(event) {
+  pointerUp(event, panel) {
     this.pointers.delete(event.pointerId);
-    this.pinched = null;
+    this.pinched = this.between(panel);
     this.drag = null; // after a pinch, the finger that stays does nothing
     this.layOut();
   }
