@@ -58,6 +58,7 @@ PLAIN = [
     *("steps=24", "batch=2", "crop=32", "bank=4", "warmup=0", "learning_rate=1e-3", "accelerator=cpu"),
     *("adversarial_weight=0", "contrastive_weight=0"),
 ]
+with_signals = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -140,6 +141,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
+@with_signals
 def test_sigterm_ends_a_run_with_a_checkpoint(folder: Path, unbroken: dict[str, torch.Tensor]) -> None:
     out = folder / "terminated"
     process = start(folder, "command.py", "--out", str(out), "--report-every", "5", "--set", *PLAIN)
@@ -155,6 +157,7 @@ def test_sigterm_ends_a_run_with_a_checkpoint(folder: Path, unbroken: dict[str, 
     assert_same(state(out, 24), unbroken)
 
 
+@with_signals
 def test_sigterm_to_one_of_two_processes_ends_both(folder: Path) -> None:
     out = folder / "terminated_two"
     settings = [*PLAIN, "steps=100000", "devices=2"]
@@ -166,6 +169,7 @@ def test_sigterm_to_one_of_two_processes_ends_both(folder: Path) -> None:
     assert "stopped after step" in finished(process, status=143)
 
 
+@with_signals
 def test_a_run_killed_at_random_moments_ends_where_an_unbroken_one_does(
     folder: Path, unbroken: dict[str, torch.Tensor]
 ) -> None:
