@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+import ablations as script  # of benchmarks/
 from alden_lite.alden.denoising import denoise
 from alden_lite.alden.pvm import load_pvm
 from alden_lite.alden.training import Recipe
 from alden_lite.data.pairs import Pairs
+from alden_lite.evaluation import studies
 from alden_lite.evaluation.quality import FIGURES
-from alden_lite.evaluation.studies import ablations
 from alden_lite.evaluation.studies.ablations import (
     BASE,
-    STUDIES,
+    VARIATIONS,
     Result,
     against,
     look,
@@ -25,11 +26,11 @@ from alden_lite.evaluation.studies.ablations import (
     train_variation,
 )
 
+STUDIES = script.STUDIES
 TINY = Recipe(steps=1, batch=2, crop=112, bank=2, reuse=1, warmup=0, accelerator="cpu")
-VARIATIONS = [(study, name) for study, of in STUDIES.items() for name in of]
 
 
-@pytest.mark.parametrize(("study", "name"), VARIATIONS)
+@pytest.mark.parametrize(("study", "name"), [(study, name) for study, of in STUDIES.items() for name in of])
 def test_a_variation_is_a_recipe_and_says_what_it_is(study: str, name: str) -> None:
     variation = STUDIES[study][name]
     recipe = replace(BASE, **variation.changes)
@@ -48,7 +49,7 @@ def test_no_two_variations_of_a_study_are_the_same_run() -> None:
 
 @pytest.mark.parametrize("name", ["baseline", "cnn", "random weights"])
 def test_variations_of_the_vision_model_train(name: str, pairs: Pairs) -> None:
-    variation = STUDIES["ablations"][name]
+    variation = VARIATIONS[name]
     recipe = replace(TINY, **variation.changes)
     training = train_variation(TINY, variation, pairs, progress=False)
     assert training.done == 1 and training.recipe == recipe
@@ -56,7 +57,7 @@ def test_variations_of_the_vision_model_train(name: str, pairs: Pairs) -> None:
 
 
 def test_random_weights_come_from_the_runs_seed_and_their_blocks_differ(pairs: Pairs) -> None:
-    control = STUDIES["ablations"]["random weights"]
+    control = VARIATIONS["random weights"]
     one, same, other = (
         train_variation(replace(TINY, seed=s), control, pairs, progress=False) for s in (1, 1, 2)
     )
@@ -68,19 +69,19 @@ def test_random_weights_come_from_the_runs_seed_and_their_blocks_differ(pairs: P
 
 def test_a_run_is_looked_at_figure_by_figure_and_the_judge_does_not_judge_itself(pairs: Pairs) -> None:
     judge = load_pvm("efficientnet_lite0")
-    plain = train_variation(replace(TINY, seed=3), STUDIES["ablations"]["baseline"], pairs, progress=False)
+    plain = train_variation(replace(TINY, seed=3), VARIATIONS["baseline"], pairs, progress=False)
     found = look(plain, pairs, variation="baseline", data="flat", pixel_mm=0.7, judge=judge)
     assert (found.variation, found.seed, found.data) == ("baseline", 3, "flat")
     assert set(found.rows) == set(FIGURES) and all(len(values) == 3 for values in found.rows.values())
     assert found.values("judge").min() > 0
-    cnn = train_variation(TINY, STUDIES["ablations"]["cnn"], pairs, progress=False)
+    cnn = train_variation(TINY, VARIATIONS["cnn"], pairs, progress=False)
     silent = look(cnn, pairs, variation="cnn", data="flat", pixel_mm=0.7, judge=judge)
     assert np.isnan(silent.values("judge")).all() and np.isfinite(silent.values("psnr_db")).all()
 
 
 def test_a_variation_without_training_is_a_blend_of_the_start_and_the_low_dose_slice(pairs: Pairs) -> None:
     base = replace(TINY, warm_start="l1", warm_keep=0.25)
-    blend = train_variation(base, STUDIES["ablations"]["blend"], pairs, progress=False)
+    blend = train_variation(base, VARIATIONS["blend"], pairs, progress=False)
     assert blend.done == 0
     low = torch.from_numpy(pairs.low[:1, None].astype(np.float32))
     expected = 0.25 * low + 0.75 * denoise(low[:, 0], "l1", progress=False)[:, None]
@@ -124,10 +125,13 @@ def test_a_study_that_was_never_run_says_how_to_run_it() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [f for f in sorted((Path(ablations.__file__).parent).glob("*.json")) if f.stem in STUDIES],
+    [Path(studies.__file__).with_name("ablations.json"), Path(script.__file__).with_name("search.json")],
+    ids=lambda f: f.stem,
 )
 def test_what_is_stored_belongs_to_the_study_and_is_complete(file: Path) -> None:
-    made, stored = read_study(file.stem)
+    study = json.loads(file.read_text(encoding="utf-8"))
+    made, stored = study["made"], [Result(**one) for one in study["results"]]
+    assert made["recipe"] == json.loads(json.dumps(asdict(BASE))), "or what is stored cannot be gone on with"
     assert {"command", "recipe", "warm_start_sha256", "trained_on", "versions"} <= set(made)
     assert {one.variation for one in stored} <= set(STUDIES[file.stem])
     sets = {one.data for one in stored}

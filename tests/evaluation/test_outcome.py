@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alden_lite.evaluation.studies.results_page import results_page
 
 from alden_lite.evaluation.studies.outcome import (
     Standings,
@@ -15,6 +14,7 @@ from alden_lite.evaluation.studies.outcome import (
     patients_interval,
     read_standings,
 )
+from results_page import results_page
 
 MADE = {
     "command": "python benchmarks/peers.py",

@@ -7,7 +7,7 @@ import torch
 from planted import planted
 from torch.nn import functional as F
 
-from alden_lite.alden.training import learning_rate as of_training
+from alden_lite.engine.loop import learning_rate as of_training
 from alden_lite.lessons import exercises
 from alden_lite.lessons.chapters.chapter_08 import learning_rate
 
