@@ -8,8 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from alden_lite.commands.doctor import doctor
-
 __all__ = ["main"]
 
 COMMANDS = {
@@ -20,7 +18,7 @@ COMMANDS = {
     "train": "train ALDEN, or one of its ablations",
     "denoise": "denoise a NIfTI file or a DICOM series with a trained generator",
 }
-"""Each is a module of `commands`, whose `main(argv)` returns the exit status; `doctor` is always loaded."""
+"""Each is a file of `commands`, whose `main(argv)` returns the exit status."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
     if not command:
         _parser().parse_args(arguments)
-    if command == "doctor":
-        return doctor(arguments[1:])
     # Read when torch loads. Spinning threads are ten times slower once anything else runs on their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = importlib.import_module(f"alden_lite.commands.{command}")

@@ -1,5 +1,6 @@
 from .denoising import denoise as denoise, load_generator as load_generator
 from .training import Recipe as Recipe, Training as Training
+from .paired import PairedPlan as PairedPlan, PairedRun as PairedRun
 from .generator import UNet as UNet, build_generator as build_generator, keep_input as keep_input
 from .pvm import (
     INPUTS as INPUTS,

@@ -9,14 +9,14 @@ import platform
 import sys
 from collections.abc import Sequence
 
-__all__ = ["doctor"]
+__all__ = ["main"]
 
 NEEDED = ("numpy", "torch", "torchvision", "timm", "finufft", "papermill")
 
 
-def doctor(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Print versions, cores, device and assets; returns 1 if something needed is missing."""
-    parser = argparse.ArgumentParser(prog="alden-lite doctor", description=doctor.__doc__)
+    parser = argparse.ArgumentParser(prog="alden-lite doctor", description=main.__doc__)
     parser.parse_args(argv)
     found = {name: _version(name) for name in NEEDED} | {"notebooks": _notebooks()}
     lines = {"alden_lite": _own_version(), "python": f"{platform.python_version()}, {sys.platform}"}

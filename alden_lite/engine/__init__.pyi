@@ -1,7 +1,9 @@
 from .loop import (
     Plan as Plan,
     Run as Run,
+    Player as Player,
     Report as Report,
+    frozen as frozen,
     learning_rate as learning_rate,
 )
 from .crops import Batch as Batch, CropBank as CropBank, draw_crops as draw_crops

@@ -1,6 +1,7 @@
 """The house itself: which wing may use which, what loads when, and whether its papers agree."""
 
 import ast
+import importlib
 import itertools
 import json
 import re
@@ -152,12 +153,56 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert run_python("-c", code).stdout.strip() == "[]"
 
 
-def test_every_public_name_is_there() -> None:
-    assert alden_lite.__all__ == dir(alden_lite)
-    for name in alden_lite.__all__:
-        assert getattr(alden_lite, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = alden_lite.nothing
+SURFACES = sorted((ROOT / "alden_lite").rglob("__init__.pyi"))
+"""The public names of the package and of its wings."""
+
+
+def public_names(stub: Path) -> set[str]:
+    """What a stub gives out: `from .file import name as name`."""
+    imports = [n for n in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(n, ast.ImportFrom)]
+    assert all(alias.asname == alias.name for node in imports for alias in node.names), stub
+    return {alias.name for node in imports for alias in node.names}
+
+
+@pytest.mark.parametrize("stub", SURFACES, ids=lambda stub: stub.parent.name)
+def test_every_public_name_is_there(stub: Path) -> None:
+    package = importlib.import_module(".".join(stub.parent.relative_to(ROOT).parts))
+    assert set(dir(package)) == set(package.__all__) == public_names(stub)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = package.nothing
+
+
+def test_notebooks_know_wings_and_no_files_inside_them() -> None:
+    wings = {"alden_lite", *(f"alden_lite.{name}" for name in WINGS)}
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        used = {node.module for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)}
+        inside = {name for name in used if name and name.startswith("alden_lite")} - wings
+        assert {name for name in inside if not name.startswith("alden_lite.lessons.chapters.")} == set()
+
+
+OLD_HOMES = (
+    "_convert ablations ascon assets bank checkpoint cohorts comparison contrastive course denoising "
+    "detectability dicom dicom_writer discriminator dugan fan_beam feature_cache filters generator "
+    "hounsfield metrics npz organs overlap peers plots pvm quality results_page scanner segmenter "
+    "slice_theorem spectrum standings studies training viewer wgan "
+).split()
+"""What lay at the package's root until it had wings."""
+
+
+def test_no_text_names_a_place_from_before_the_wings() -> None:
+    old = re.compile(rf"alden_lite[./]({'|'.join(OLD_HOMES)})(?![\w-])")
+    texts = {".py", ".pyi", ".md", ".ipynb", ".toml", ".yml", ".yaml", ".cff", ".json", ".js", ""}
+    named = {
+        f"{file.relative_to(ROOT)}: {found[0]}"
+        for file in project_files()
+        if file.suffix in texts and file != Path(__file__)
+        for found in old.finditer(file.read_text(encoding="utf-8"))
+    }
+    assert not named
 
 
 def test_the_command_line_explains_itself() -> None:
