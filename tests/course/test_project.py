@@ -184,12 +184,47 @@ def test_notebooks_know_wings_and_no_files_inside_them() -> None:
         assert {name for name in inside if not name.startswith("alden_lite.lessons.chapters.")} == set()
 
 
-OLD_HOMES = (
-    "_convert ablations ascon assets bank checkpoint cohorts comparison contrastive course denoising "
-    "detectability dicom dicom_writer discriminator dugan fan_beam feature_cache filters generator "
-    "hounsfield metrics npz organs overlap peers plots pvm quality results_page scanner segmenter "
-    "slice_theorem spectrum standings studies training viewer wgan "
-).split()
+OLD_HOMES = [
+    "_convert",
+    "ablations",
+    "ascon",
+    "assets",
+    "bank",
+    "checkpoint",
+    "cohorts",
+    "comparison",
+    "contrastive",
+    "course",
+    "denoising",
+    "detectability",
+    "dicom",
+    "dicom_writer",
+    "discriminator",
+    "dugan",
+    "fan_beam",
+    "feature_cache",
+    "filters",
+    "generator",
+    "hounsfield",
+    "metrics",
+    "npz",
+    "organs",
+    "overlap",
+    "peers",
+    "plots",
+    "pvm",
+    "quality",
+    "results_page",
+    "scanner",
+    "segmenter",
+    "slice_theorem",
+    "spectrum",
+    "standings",
+    "studies",
+    "training",
+    "viewer",
+    "wgan",
+]
 """What lay at the package's root until it had wings."""
 
 
