@@ -30,10 +30,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help course lab test assets weights ablations peers lesions bench
+.PHONY: help course lab test assets weights ablations neighbours lesions bench
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 course: .assets-ok ## execute every notebook, offline, into runs/course
 	$(PY) -m alden_lite course --out runs/course
@@ -75,16 +75,16 @@ ablations: .assets-ok ## train and compare the variations of chapter 10, or go o
 	@$(HAVE_PATIENTS)
 	$(PY) benchmarks/ablations.py --volumes $(LEARN)
 
-peers: .assets-ok ## choose the rivals' settings, train and compare them, or go on; VOLUMES as for weights
+neighbours: .assets-ok ## choose the neighbours' settings, train and compare them, or go on; VOLUMES as for weights
 	@$(HAVE_PATIENTS)
-	OMP_NUM_THREADS=1 $(PY) benchmarks/peers.py --search --volumes $(LEARN)
-	OMP_NUM_THREADS=1 $(PY) benchmarks/peers.py --volumes $(LEARN) --unseen $(UNSEEN)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/neighbours.py --search --volumes $(LEARN)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/neighbours.py --volumes $(LEARN) --unseen $(UNSEEN)
 
 lesions: .assets-ok ## scan phantoms, denoise and look for lesions for chapter 09, or go on with it
 	OMP_NUM_THREADS=1 $(PY) benchmarks/detectability.py
 
 bench: .assets-ok ## the tables of benchmarks/, but for those that have a word of their own above
-	@set -e; for script in $(filter-out $(addprefix benchmarks/,ablations.py peers.py detectability.py),$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
+	@set -e; for script in $(filter-out $(addprefix benchmarks/,ablations.py neighbours.py detectability.py),$(wildcard benchmarks/*.py)); do echo "$$script"; $(PY) "$$script"; done
 
 .assets-ok: alden_lite/data/assets.py alden_lite/data/convert.py $(INSTALLED)
 	$(PY) -m alden_lite assets

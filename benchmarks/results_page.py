@@ -1,6 +1,6 @@
 """The page `book/results.md`, written from what was measured. Taught in chapter 09.
 
-Every number and every verdict comes from `standings`; nothing here knows how a method did.
+Every number and every verdict comes from `outcome`; nothing here knows how a method did.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from alden_lite.evaluation.studies.outcome import (
     HIGH_NOISE,
     LOW_DOSE,
     VERDICTS,
-    Standings,
+    Outcome,
     claims,
     headline,
     patients_interval,
@@ -45,19 +45,19 @@ SETS = {
     "were chosen too.",
     "unseen": "Patients never trained on, of another vendor.",
     PHANTOMS: "Phantom patients, scanned twice at normal dose. The reference is the second scan, whose noise "
-    "is not the low dose's, so nobody gains by leaving noise in. `ndct`, the first scan, is the floor of the "
-    "judge's distance; it is none for PSNR and RMSE, which count the noise of both scans, and a smooth slice "
-    "has less. The truth is the scan without noise.",
+    "is not the low dose's, so leaving noise in gains nothing. `ndct`, the first scan, is the floor of the "
+    "judge's distance. PSNR and RMSE have no such floor: they count the noise of both scans, and a smooth "
+    "slice has less. The truth is the scan without noise.",
 }
 
 
-def results_page(standings: Standings) -> str:
+def results_page(outcome: Outcome) -> str:
     """The whole page in Markdown: how it was made, tables, organs, price, what holds and what does not."""
-    made = standings.made
+    made = outcome.made
     parts = [
-        "# Results: ALDEN among its rivals",
-        "Written by `benchmarks/peers.py --page` from `alden_lite/evaluation/studies/peers.json`; do not "
-        "edit. `make peers` makes it anew. Made by "
+        "# Results: ALDEN among its neighbours",
+        "Written by `benchmarks/neighbours.py --page` from `alden_lite/evaluation/studies/neighbours.json`; "
+        "do not edit. `make neighbours` makes it anew. Made by "
         f"`{made['command']}` on {made['machine']}, threads a process: {made['threads']}, "
         f"torch {made['versions'].get('torch', '?')}. All that is trained has seen "
         f"{', '.join(made['trained_on'])}; nothing has seen {', '.join(made['unseen']) or 'others'}.",
@@ -66,20 +66,21 @@ def results_page(standings: Standings) -> str:
         "bias, GMSD and VIF are taken in [-160, 240] HU against the normal-dose slice, which has noise of "
         "its own; on real patients the low dose is simulated from that very slice, so that what a method "
         "leaves in of the noise brings it nearer.",
-        "judge: distance of EfficientNet-Lite0's maps, a network that trained nobody; smaller is better. "
+        "judge: distance of EfficientNet-Lite0's maps, a network used only for evaluation, never for "
+        "training; smaller is better. "
         "grain, texture, noise frequency: of smooth soft tissue, as a share of the normal dose's; "
         "1 is best. Brackets: 95 % bootstrap interval of the mean over patients. Simulated dose; not for "
         "clinical use.",
-        _methods(standings),
-        *(_quality(standings, data, about) for data, about in SETS.items()),
-        _organs(standings),
-        _price(standings),
-        _verdicts(standings),
+        _methods(outcome),
+        *(_quality(outcome, data, about) for data, about in SETS.items()),
+        _organs(outcome),
+        _price(outcome),
+        _verdicts(outcome),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _methods(standings: Standings) -> str:
+def _methods(outcome: Outcome) -> str:
     lines = [
         "## Who takes part",
         "Only methods of one family began with the same weights. Of `loss`, those marked 0.15 moreover began "
@@ -90,12 +91,12 @@ def _methods(standings: Standings) -> str:
         "",
     ]
     rows = []
-    for name in standings.methods:
+    for name in outcome.methods:
         if name == FLOOR:
             continue
-        run = standings.of(name)[0]
+        run = outcome.of(name)[0]
         family = f"`{METHODS[name].family}`: {FAMILIES[METHODS[name].family]}"
-        tried = [one for one in standings.search if one["method"] == name]
+        tried = [one for one in outcome.search if one["method"] == name]
         chosen = ", ".join(f"{k} {v}" for k, v in run.settings.items()) if tried else "not searched"
         blended = METHODS[name].training and starts_from_blend(name, run.settings)
         row = [f"`{name}`", METHODS[name].about, family, f"{BLEND:g}" if blended else "-", chosen]
@@ -104,29 +105,29 @@ def _methods(standings: Standings) -> str:
     return "\n\n".join(lines) + _table(headings, rows)
 
 
-def _quality(standings: Standings, data: str, about: str) -> str:
-    there = [name for name in standings.methods if standings.looked_at(data, name)]
+def _quality(outcome: Outcome, data: str, about: str) -> str:
+    there = [name for name in outcome.methods if outcome.looked_at(data, name)]
     if not there:
         return ""
-    patients = len({whose for run in standings.of(there[0]) for whose in run.sets[data].patients})
-    known = {f: of for f, of in FIGURES.items() if any(_values(standings, name, data, f) for name in there)}
+    patients = len({whose for run in outcome.of(there[0]) for whose in run.sets[data].patients})
+    known = {f: of for f, of in FIGURES.items() if any(_values(outcome, name, data, f) for name in there)}
     rows = [
-        [f"`{name}`", *(_cell(_values(standings, name, data, f), form) for f, (_, form) in known.items())]
+        [f"`{name}`", *(_cell(_values(outcome, name, data, f), form) for f, (_, form) in known.items())]
         for name in there
     ]
     table = _table(["method", *(heading for heading, _ in known.values())], rows)
     return f"## Quality: {data}, {patients} patient{'s' if patients > 1 else ''}\n\n{about}\n\n{table}"
 
 
-def _organs(standings: Standings) -> str:
-    there = [name for name in standings.methods if standings.dice(name, HIGH_NOISE)]
+def _organs(outcome: Outcome) -> str:
+    there = [name for name in outcome.methods if outcome.dice(name, HIGH_NOISE)]
     if not there:
         return ""
     rows = [
-        [f"`{name}`", *(_cell(standings.dice(name, dose), "{:.3f}") for dose in (LOW_DOSE, HIGH_NOISE))]
+        [f"`{name}`", *(_cell(outcome.dice(name, dose), "{:.3f}") for dose in (LOW_DOSE, HIGH_NOISE))]
         for name in there
     ]
-    patients = len(standings.dice(there[0], HIGH_NOISE))
+    patients = len(outcome.dice(there[0], HIGH_NOISE))
     about = (
         "Mean Dice over the organ groups that a frozen segmenter finds, which learned from normal dose only. "
         f"{patients} patients: the sample's test slabs and phantoms. `ndct`: normal dose itself."
@@ -135,17 +136,17 @@ def _organs(standings: Standings) -> str:
     return f"## Organs\n\n{about}\n\n{_table(headings, rows)}"
 
 
-def _price(standings: Standings) -> str:
+def _price(outcome: Outcome) -> str:
     rows = []
-    for name in standings.methods:
-        runs = standings.of(name)
+    for name in outcome.methods:
+        runs = outcome.of(name)
         if runs[0].ms is None:
             continue
         steps = [str(run.steps) for run in runs if run.steps]
         seconds = [f"{run.seconds:.0f}" for run in runs if run.steps]
         size = f"{runs[0].parameters / 1e6:.2f} M" if runs[0].parameters else "-"
         row = [f"`{name}`", f"{runs[0].ms:.0f}", size, ", ".join(steps) or "-", ", ".join(seconds) or "-"]
-        rows.append([*row, f"{standings.mean(name, TEST, 'psnr_db'):.2f}"])
+        rows.append([*row, f"{outcome.mean(name, TEST, 'psnr_db'):.2f}"])
     about = (
         "Milliseconds of processor time for a slice of 512 x 512, by the side of what they buy. Steps and "
         "seconds of training, a number a seed. RED-CNN denoises in bfloat16, all others in float32."
@@ -154,10 +155,10 @@ def _price(standings: Standings) -> str:
     return f"## Price\n\n{about}\n\n{_table(headings, rows)}"
 
 
-def _verdicts(standings: Standings) -> str:
-    found = claims(standings)
+def _verdicts(outcome: Outcome) -> str:
+    found = claims(outcome)
     lines = ["## What holds, and what does not"]
-    figures = headline(standings)
+    figures = headline(outcome)
     if {"judge_drop_vs_l1", "psnr_minus_l1", "texture_ratio_to_ndct"} <= set(figures):
         drop, psnr = figures["judge_drop_vs_l1"], figures["psnr_minus_l1"]
         lines.append(
@@ -171,20 +172,20 @@ def _verdicts(standings: Standings) -> str:
         lines.append(
             f"Against `blend`, its own start, which needs no training, ALDEN's distance is {abs(drop):.0%} "
             f"{'smaller' if drop > 0 else 'larger'} there: by the judge, that is what its training added. "
-            f"Its texture is {standings.mean('alden', TEST, 'texture'):.2f} of the normal dose's, `blend`'s "
-            f"{standings.mean('blend', TEST, 'texture'):.2f}."
+            f"Its texture is {outcome.mean('alden', TEST, 'texture'):.2f} of the normal dose's, `blend`'s "
+            f"{outcome.mean('blend', TEST, 'texture'):.2f}."
         )
     if "excess_share_vs_l1" in figures:
         lines.append(_excess(figures["excess_share_vs_l1"]))
     if not found:
         return "\n\n".join([*lines, "Too few phantom patients for a test: nothing more can be said."])
     lines.append(
-        "On phantom patients, ALDEN against each rival in four figures. A claim, or its opposite, holds if p "
-        f"of an exact paired Wilcoxon test, adjusted for all {len(found)} (Holm), is below 0.05. Effect: "
-        "matched-pairs rank-biserial correlation, 1 if ALDEN is better in every patient. Rivals of "
+        "On phantom patients, ALDEN against each other method in four figures. A claim, or its opposite, "
+        f"holds if p of an exact paired Wilcoxon test, adjusted for all {len(found)} (Holm), is below 0.05. "
+        "Effect: matched-pairs rank-biserial correlation, 1 if ALDEN is better in every patient. Methods of "
         "`architecture` began from nothing, ALDEN from `l1`: what holds against them says little of losses. "
         "p speaks of other patients, not of other trainings: seeds are averaged first."
-        + _between_seeds(standings)
+        + _between_seeds(outcome)
     )
     for verdict in VERDICTS:
         those = [f"- {one.text}: {one.evidence}" for one in found if one.verdict == verdict]
@@ -192,13 +193,13 @@ def _verdicts(standings: Standings) -> str:
     return "\n\n".join(lines)
 
 
-def _between_seeds(standings: Standings) -> str:
+def _between_seeds(outcome: Outcome) -> str:
     """By how much ALDEN's own seeds differ on phantoms; empty with fewer than two."""
-    seeds = len(standings.of("alden"))
+    seeds = len(outcome.of("alden"))
     if seeds < 2:
         return ""
     psnr, judge, texture = (
-        standings.between_seeds("alden", PHANTOMS, figure) for figure in ("psnr_db", "judge", "texture_error")
+        outcome.between_seeds("alden", PHANTOMS, figure) for figure in ("psnr_db", "judge", "texture_error")
     )
     return (
         f" ALDEN's {seeds} seeds differ by {psnr:.2f} dB, by {judge:.4f} at the judge's and by "
@@ -229,9 +230,9 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _values(standings: Standings, name: str, data: str, figure: str) -> Mapping[str, float]:
+def _values(outcome: Outcome, name: str, data: str, figure: str) -> Mapping[str, float]:
     """By patient; empty if the method has no such figure."""
     try:
-        return standings.by_patient(name, data, figure)
+        return outcome.by_patient(name, data, figure)
     except ValueError:
         return {}

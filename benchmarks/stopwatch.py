@@ -1,4 +1,4 @@
-"""Train a method for so many seconds: what makes a comparison fair. Used by peers.py and doses.py."""
+"""Train a method for so many seconds: what makes a comparison fair. Used by neighbours.py and doses.py."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from .studies.outcome import (
     FLOOR as FLOOR,
     VERDICTS as VERDICTS,
     claims as claims,
-    read_standings as read_standings,
+    read_outcome as read_outcome,
 )
 from .studies.ablations import (
     BASE as BASE,

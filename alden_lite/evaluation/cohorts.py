@@ -1,9 +1,10 @@
-"""Whose slices are looked at: a scan's test slabs, patients of other vendors, phantoms. Taught in chapter 09.
+"""Sets of slices to evaluate on: the sample's test slabs, other patients, phantoms. Taught in chapter 09.
 
-All are low-dose simulations with the course's scanner, of whole slices in HU, with a patient's name on each.
-A low-dose slice holds part of the noise of the scan it was made of, so that who leaves its noise in comes
-nearer to that very scan without being any better. Only phantoms have what a patient cannot: a second
-normal-dose scan with noise of its own, to compare with; a noise-free one; and thirty patients.
+Every set holds low-dose simulations by the course's scanner: whole slices in HU, each with its patient's
+name. A low-dose slice holds part of the noise of the scan it was made of, so a method that keeps some of the
+low-dose noise scores better against that scan without being better. Only phantoms have what no patient can
+have: a second normal-dose scan with noise of its own as the reference, a noise-free scan, and thirty
+patients.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ PLACES = (("abdomen", 20.0), ("chest", 0.0))
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slices to look at: `patients` and `pixel_mm` have an entry a slice. On phantoms `again` is a second
-    normal-dose scan, independent of the low-dose one, and `clean` one without noise; `groups` are the
-    organs' where known: all (N, Y, X)."""
+    """Slices to evaluate on: `patients` and `pixel_mm` have an entry for each slice. On phantoms `again` is a
+    second normal-dose scan, independent of the low-dose one, and `clean` one without noise. `groups` are the
+    organ groups where they are known. All arrays are (N, Y, X)."""
 
     name: str
     patients: Sequence[str]

@@ -1,7 +1,7 @@
 """Filters that learned nothing: non-local means, BM3D, total variation. Taught in chapters 03 and 09.
 
 They are told the noise: its standard deviation, and its spectrum to BM3D, measured on the pair. That is
-more than any network here is told. Strengths were chosen on validation slices (`peers`).
+more than any network here is told. Strengths were chosen on validation slices (`benchmarks/neighbours.py`).
 """
 
 from __future__ import annotations

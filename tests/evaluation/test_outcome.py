@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from alden_lite.evaluation.studies.outcome import (
-    Standings,
+    Outcome,
     claims,
     headline,
     patients_interval,
-    read_standings,
+    read_outcome,
 )
 from results_page import results_page
 
 MADE = {
-    "command": "python benchmarks/peers.py",
+    "command": "python benchmarks/neighbours.py",
     "machine": "x86_64, 2 cores",
     "threads": 1,
     "minutes": 3.0,
@@ -50,10 +50,10 @@ def run(method: str, seed: int = 0, **more: Any) -> dict[str, Any]:
     } | more
 
 
-def stored(tmp_path: Path, *runs: dict[str, Any]) -> Standings:
-    file = tmp_path / "peers.json"
+def stored(tmp_path: Path, *runs: dict[str, Any]) -> Outcome:
+    file = tmp_path / "neighbours.json"
     file.write_text(json.dumps({"made": MADE, "search": [], "runs": list(runs)}))
-    return read_standings(file)
+    return read_outcome(file)
 
 
 def field(shift: float) -> list[float]:
@@ -61,7 +61,7 @@ def field(shift: float) -> list[float]:
     return [0.3 + 0.01 * n - shift * (1 + 0.1 * n) for n in range(12)]
 
 
-def tournament(tmp_path: Path, *, alden: float = 0.1, floor: float = 0.25) -> Standings:
+def tournament(tmp_path: Path, *, alden: float = 0.1, floor: float = 0.25) -> Outcome:
     """ALDEN's judge's distance is smaller than L1's by about `alden` on phantoms; test slabs as below."""
     test = {"l1": (33.0, 0.20, 0.6), "alden": (32.6, 0.15, 0.9), "ldct": (27.0, 0.30, 1.6)}
     runs = [run("ndct", sets={"phantoms": {"patients": PHANTOMS, "rows": rows(judge=[floor - 0.2] * 12)}})]
@@ -79,40 +79,40 @@ def tournament(tmp_path: Path, *, alden: float = 0.1, floor: float = 0.25) -> St
 
 def test_seeds_are_averaged_then_slices_of_a_patient(tmp_path: Path) -> None:
     patients = ["anna", "anna", "bo"]
-    standings = stored(
+    outcome = stored(
         tmp_path,
         *(
             run("gan", seed, sets={"unseen": {"patients": patients, "rows": rows(psnr_db=values)}})
             for seed, values in enumerate([[30.0, 34.0, 40.0], [32.0, 36.0, 42.0]])
         ),
     )
-    assert standings.by_patient("gan", "unseen", "psnr_db") == {"anna": 33.0, "bo": 41.0}
-    assert standings.mean("gan", "unseen", "psnr_db") == 37.0, "patients count alike"
-    assert len(standings.of("gan")) == 2
+    assert outcome.by_patient("gan", "unseen", "psnr_db") == {"anna": 33.0, "bo": 41.0}
+    assert outcome.mean("gan", "unseen", "psnr_db") == 37.0, "patients count alike"
+    assert len(outcome.of("gan")) == 2
 
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     look = {"patients": ["anna", "anna", "bo"], "rows": rows(texture=[0.5, None, None])}
-    standings = stored(tmp_path, run("gan", sets={"unseen": look}, dice={"0.1": {"anna": 0.75, "bo": None}}))
-    assert standings.by_patient("gan", "unseen", "texture") == {"anna": 0.5}
-    assert standings.dice("gan", "0.1") == {"anna": 0.75}
-    assert standings.dice("gan", "0.25") == {}
+    outcome = stored(tmp_path, run("gan", sets={"unseen": look}, dice={"0.1": {"anna": 0.75, "bo": None}}))
+    assert outcome.by_patient("gan", "unseen", "texture") == {"anna": 0.5}
+    assert outcome.dice("gan", "0.1") == {"anna": 0.75}
+    assert outcome.dice("gan", "0.25") == {}
     with pytest.raises(ValueError, match="gan was not looked at on 'phantoms'"):
-        standings.by_patient("gan", "phantoms", "texture")
+        outcome.by_patient("gan", "phantoms", "texture")
     with pytest.raises(ValueError, match="'alden' was not run"):
-        standings.of("alden")
+        outcome.of("alden")
 
 
 def test_methods_come_in_the_order_of_the_table(tmp_path: Path) -> None:
-    standings = stored(tmp_path, *(run(name) for name in ("alden", "ndct", "ldct", "redcnn")))
-    assert standings.methods == ["ldct", "redcnn", "alden", "ndct"]
+    outcome = stored(tmp_path, *(run(name) for name in ("alden", "ndct", "ldct", "redcnn")))
+    assert outcome.methods == ["ldct", "redcnn", "alden", "ndct"]
 
 
 def test_too_few_patients_prove_nothing(tmp_path: Path) -> None:
-    standings = tournament(tmp_path)
+    outcome = tournament(tmp_path)
     with pytest.raises(ValueError, match="patients cannot show anything"):
-        standings.against("alden", "l1", "sample-test", "judge")
-    assert standings.against("alden", "l1", "phantoms", "judge").n == 12
+        outcome.against("alden", "l1", "sample-test", "judge")
+    assert outcome.against("alden", "l1", "phantoms", "judge").n == 12
     assert patients_interval({"anna": 1.0, "bo": 2.0}) is None
 
 
@@ -130,10 +130,10 @@ def test_the_headline_is_computed_from_test_slabs_and_phantoms(tmp_path: Path) -
 
 def test_the_start_of_alden_is_a_rival_too(tmp_path: Path) -> None:
     looks = [{"sample-test": {"patients": ["anna"], "rows": rows(judge=[judge])}} for judge in (0.2, 0.15)]
-    standings = stored(tmp_path, *(run(n, sets=s) for n, s in zip(("blend", "alden"), looks, strict=True)))
-    assert headline(standings)["judge_drop_vs_blend"] == pytest.approx(0.25)
-    assert "Against `blend`, its own start" in results_page(standings)
-    assert "25% smaller there" in results_page(standings)
+    outcome = stored(tmp_path, *(run(n, sets=s) for n, s in zip(("blend", "alden"), looks, strict=True)))
+    assert headline(outcome)["judge_drop_vs_blend"] == pytest.approx(0.25)
+    assert "Against `blend`, its own start" in results_page(outcome)
+    assert "25% smaller there" in results_page(outcome)
 
 
 def test_the_page_says_by_how_much_seeds_differ(tmp_path: Path) -> None:
@@ -158,13 +158,13 @@ def test_of_a_rival_with_few_common_patients_nothing_is_claimed(tmp_path: Path) 
         look = rows(judge=values, truth_rmse_hu=values)
         return run(name, sets={"phantoms": {"patients": PHANTOMS[:count], "rows": look}})
 
-    standings = stored(tmp_path, look("alden", 12, 0.1), look("l1", 6, 0.2), look("gan", 5, 0.2), run("tv"))
-    with_truth = {one.text.rsplit(" ", 1)[1] for one in claims(standings)}
+    outcome = stored(tmp_path, look("alden", 12, 0.1), look("l1", 6, 0.2), look("gan", 5, 0.2), run("tv"))
+    with_truth = {one.text.rsplit(" ", 1)[1] for one in claims(outcome)}
     assert with_truth == {"l1"}, "gan has five patients in common, tv was not looked at"
 
 
 def test_the_page_marks_who_starts_from_the_blend_and_what_was_searched(tmp_path: Path) -> None:
-    file = tmp_path / "peers.json"
+    file = tmp_path / "neighbours.json"
     search = [{"method": "dugan", "settings": {"warm_keep": 0.15}, "score": 1.0}]
     runs = [
         run("l1"),
@@ -173,7 +173,7 @@ def test_the_page_marks_who_starts_from_the_blend_and_what_was_searched(tmp_path
         run("bm3d", settings={"strength": 1}),
     ]
     file.write_text(json.dumps({"made": MADE, "search": search, "runs": runs}))
-    lines = results_page(read_standings(file)).splitlines()
+    lines = results_page(read_outcome(file)).splitlines()
     cells = {
         name: next(line for line in lines if line.startswith(f"| `{name}`")).split(" | ")[-2:]
         for name in ("l1", "alden", "dugan", "bm3d")
@@ -200,19 +200,19 @@ def test_a_claim_holds_with_the_right_sign_and_enough_patients(tmp_path: Path) -
 
 
 def test_p_is_adjusted_for_all_claims_together(tmp_path: Path) -> None:
-    standings = tournament(tmp_path)
-    (judge,) = (one for one in claims(standings) if "judge" in one.text and one.text.endswith("l1"))
-    alone = standings.against("alden", "l1", "phantoms", "judge").p
+    outcome = tournament(tmp_path)
+    (judge,) = (one for one in claims(outcome) if "judge" in one.text and one.text.endswith("l1"))
+    alone = outcome.against("alden", "l1", "phantoms", "judge").p
     assert alone == pytest.approx(2 / 2**12)
     assert f"p = {8 * alone:.2g}" in judge.evidence, "two rivals and four figures"
 
 
 def test_without_phantoms_nothing_is_claimed(tmp_path: Path) -> None:
     look = {"patients": ["anna"], "rows": rows(psnr_db=[30.0])}
-    standings = stored(tmp_path, *(run(name, sets={"sample-test": look}) for name in ("ldct", "l1", "alden")))
-    assert claims(standings) == []
-    assert "excess_share_vs_l1" not in headline(standings)
-    assert "Too few phantom patients" in results_page(standings)
+    outcome = stored(tmp_path, *(run(name, sets={"sample-test": look}) for name in ("ldct", "l1", "alden")))
+    assert claims(outcome) == []
+    assert "excess_share_vs_l1" not in headline(outcome)
+    assert "Too few phantom patients" in results_page(outcome)
 
 
 def test_the_page_says_what_holds_and_what_does_not(tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_prices_stand_beside_what_they_buy(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_that_was_never_run_says_how_to_run_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"run `python benchmarks/peers.py`"):
-        read_standings(tmp_path / "peers.json")
+    with pytest.raises(FileNotFoundError, match=r"run `python benchmarks/neighbours.py`"):
+        read_outcome(tmp_path / "neighbours.json")
 
 
 def test_numbers_in_the_headline_are_finite_or_nothing(tmp_path: Path) -> None:

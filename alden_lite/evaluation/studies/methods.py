@@ -1,17 +1,17 @@
-"""Rivals on equal terms: the same pairs, the same crops, the same seconds. Taught in chapter 09.
+"""The methods of the comparison: the same pairs, the same crops, the same seconds. Taught in chapter 09.
 
-Two families of what learns, since a comparison of everything with everything says little:
+Methods are compared within a family, since a comparison of everything with everything says little:
 
-- `architecture`: networks from scratch, each with the loss it was published with, or L1;
-- `loss`: one network, the course's U-Net, which begins at the shipped `l1` weights, and the losses that
-  others train with (`wgan`, `dugan`), beside plain L1, a plain discriminator, and ALDEN. The recipe of the
-  last two begins at the blend of the next paragraph, and aims at it; so `blend` is their start, and `l1` is
-  not. WGAN's and DU-GAN's may choose it too.
+| family | methods | first weights | target of the pixel loss |
+|---|---|---|---|
+| architecture | `unet`, `redcnn`, `esau` | new | y |
+| loss | `l1`, `wgan_dino`, `dugan` | the shipped `l1`, or the blend for the last two | y |
+| loss | `gan`, `alden` | the blend | 85 % y and 15 % x |
+| untrained | `blend` | the shipped `l1`, 15 % of x left in (`alden.keep_input`) | - |
+| filter | `nlm`, `bm3d`, `tv` | - | - |
 
-Beside them filters, which learn nothing (`filters`), and the strong rival that costs nothing: the shipped
-`l1` with 15 % of the low-dose slice left in (`alden.keep_input`). Every method has a handful of
-settings to choose from, on validation slices. `benchmarks/peers.py` has them and runs it all, `outcome`
-reads it.
+The blend is the method to beat, since it costs nothing. Every method has a handful of settings, chosen on
+validation slices: `benchmarks/neighbours.py` has them and runs all methods, `outcome` reads the results.
 
 The package ldct-benchmark has RED-CNN, WGAN-VGG and DU-GAN too; it is not used here, because it pins a
 version of pydicom that is not ours, brings an experiment tracker, and trains each with a network of its
@@ -122,7 +122,7 @@ METHODS: dict[str, Method] = {
     "l1_shipped": Method("the shipped `l1`", "shipped"),
     "alden_shipped": Method("the shipped `alden`", "shipped"),
 }
-"""By the names that tables and `studies/peers.json` use. Who is trained has a `training`."""
+"""By the names that tables and `studies/neighbours.json` use. Who is trained has a `training`."""
 
 
 def untrained_generator(name: str) -> nn.Module:

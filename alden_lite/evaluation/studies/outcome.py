@@ -1,7 +1,8 @@
-"""Who came where: what `benchmarks/peers.py` measured, read by patient. Taught in chapter 09.
+"""What came out of the comparison: figures of `benchmarks/neighbours.py` by patient. Taught in chapter 09.
 
-A run is one method and seed; it was looked at on sets of slices, and every slice belongs to a patient. Seeds
-are averaged first, then a patient's slices: patients are the units (`comparison`).
+A run is one method trained with one seed. Its figures were measured on sets of slices, and every slice
+belongs to a patient. Seeds are averaged first, then the slices of a patient: patients are the units
+(`statistics`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from alden_lite.evaluation.cohorts import PHANTOMS, TEST
 from alden_lite.evaluation.statistics import FEWEST, Comparison, by_patient, compare, holm, interval
 from alden_lite.evaluation.studies.methods import METHODS
 
-__all__ = ["Claim", "Look", "Run", "Standings", "claims", "headline", "patients_interval", "read_standings"]
+__all__ = ["Claim", "Look", "Run", "Outcome", "claims", "headline", "patients_interval", "read_outcome"]
 
 FLOOR = "ndct"
-"""The row of the normal-dose scan, on phantoms, where the reference is a second one with other noise.
+"""The row of the normal-dose scan. On phantoms it is compared with a second normal-dose scan of other noise.
 
-It is the floor of the judge's distance: who is below it differs less from normal dose than normal dose itself
-does. It is none for RMSE and PSNR, which count the noise of both scans: a smooth slice is nearer."""
+Lower bound of the judge's distance: two normal-dose scans of one patient differ by this much. RMSE and PSNR
+have no such bound, because a smooth image is closer to both scans."""
 
 LOW_DOSE, HIGH_NOISE = "0.25", "0.1"
 """Doses at which organs are looked for."""
@@ -34,7 +35,7 @@ LOW_DOSE, HIGH_NOISE = "0.25", "0.1"
 
 @dataclass(frozen=True)
 class Look:
-    """One run on one set: whose slice each is, and a value a slice for each figure."""
+    """One run on one set: the patient of each slice, and a value for each slice by figure."""
 
     patients: Sequence[str]
     rows: Mapping[str, Sequence[float | None]]
@@ -57,8 +58,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Standings:
-    """All runs, how they were made, and the small search before them."""
+class Outcome:
+    """All runs, how they were made, and the search for settings before them."""
 
     made: Mapping[str, Any]
     search: Sequence[Mapping[str, Any]]
@@ -66,7 +67,7 @@ class Standings:
 
     @property
     def methods(self) -> list[str]:
-        """Those that were run, in the order of `evaluation.METHODS`."""
+        """Names of the methods that were run, in the order of `evaluation.METHODS`."""
         there = {run.method for run in self.runs}
         return [name for name in (*METHODS, FLOOR) if name in there]
 
@@ -74,7 +75,7 @@ class Standings:
         """The runs of a method, one a seed.
 
         Raises:
-            ValueError: if it was not run.
+            ValueError: if the method was not run.
         """
         found = [run for run in self.runs if run.method == method]
         if not found:
@@ -97,7 +98,7 @@ class Standings:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def dice(self, method: str, dose: str) -> dict[str, float]:
-        """Mean Dice over organ groups by patient at a dose, seeds averaged; empty if nobody segmented."""
+        """Mean Dice over organ groups by patient at a dose, seeds averaged; empty where no segmenter ran."""
         runs = [run.dice[dose] for run in self.of(method) if dose in run.dice]
         patients = runs[0] if runs else {}
         means = {name: float(np.mean([_number(run[name]) for run in runs])) for name in patients}
@@ -108,7 +109,7 @@ class Standings:
         return _mean(self.by_patient(method, data, figure))
 
     def between_seeds(self, method: str, data: str, figure: str) -> float:
-        """Largest less smallest mean over patients of the single seeds; 0 with one.
+        """How far seeds lie apart: their largest mean over patients less the smallest; 0 for one seed.
 
         Raises:
             ValueError: as `by_patient`.
@@ -116,71 +117,73 @@ class Standings:
         alone = [replace(self, runs=[run]) for run in self.of(method)]
         return float(np.ptp([one.mean(method, data, figure) for one in alone]))
 
-    def against(self, method: str, rival: str, data: str, figure: str) -> Comparison:
-        """A method less a rival, patient by patient; only patients that both have.
+    def against(self, method: str, other: str, data: str, figure: str) -> Comparison:
+        """A method's figure less another method's, patient by patient; only patients that both have.
 
         Raises:
             ValueError: as `evaluation.compare`: with fewer than 6 patients above all.
         """
-        return compare(*self._of_both(method, rival, data, figure))
+        return compare(*self._of_both(method, other, data, figure))
 
-    def _of_both(self, method: str, rival: str, data: str, figure: str) -> list[dict[str, float]]:
-        """The figure of each, of the patients that both have."""
-        ours, theirs = (self.by_patient(name, data, figure) for name in (method, rival))
+    def _of_both(self, method: str, other: str, data: str, figure: str) -> list[dict[str, float]]:
+        """The figure of both methods, of the patients that both have."""
+        ours, theirs = (self.by_patient(name, data, figure) for name in (method, other))
         return [{name: one[name] for name in ours if name in theirs} for one in (ours, theirs)]
 
     def looked_at(self, data: str, *methods: str) -> bool:
-        """Whether all of these methods were run, and looked at on a set."""
+        """Whether all of these methods were run, and have figures on a set."""
         return all(any(run.method == name and data in run.sets for run in self.runs) for name in methods)
 
 
-def read_standings(path: str | Path | None = None) -> Standings:
-    """What `benchmarks/peers.py` stored, in the package when no path is given.
+def read_outcome(path: str | Path | None = None) -> Outcome:
+    """What `benchmarks/neighbours.py` stored, in the package when no path is given.
 
     Raises:
         FileNotFoundError: if it was never run.
     """
-    file = files("alden_lite") / "evaluation" / "studies" / "peers.json" if path is None else Path(path)
+    file = files("alden_lite") / "evaluation" / "studies" / "neighbours.json" if path is None else Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"no results of the peers at {file}: run `python benchmarks/peers.py`")
+        raise FileNotFoundError(
+            f"no results of the neighbours at {file}: run `python benchmarks/neighbours.py`"
+        )
     stored = json.loads(file.read_text(encoding="utf-8"))
     runs = [
         Run(**{**run, "sets": {name: Look(**look) for name, look in run["sets"].items()}})
         for run in stored["runs"]
     ]
-    return Standings(stored["made"], stored["search"], runs)
+    return Outcome(stored["made"], stored["search"], runs)
 
 
-def headline(standings: Standings) -> dict[str, float]:
-    """The figures in one line. Where nothing else is said they are of the sample's test slabs.
+def headline(outcome: Outcome) -> dict[str, float]:
+    """The most important figures, on the sample's test slabs unless said otherwise.
 
-    `judge_drop_vs_l1`, `psnr_minus_l1`: ALDEN against L1, of the same weights at first and the same time; the
-    former as a share of L1's distance, positive where ALDEN's is smaller. `judge_drop_vs_blend`: the same
-    against the blend, ALDEN's start: what training added. `excess_share_vs_l1`: on phantoms, how much of L1's
-    distance above the floor ALDEN leaves; left out where L1's is not above it. `<method>.dice_high`: at a
-    tenth of the dose, mean over patients.
+    `judge_drop_vs_l1`: how much smaller the judge's distance is for ALDEN than for L1, as a share of L1's;
+    both had the same first weights and the same time. `psnr_minus_l1`: the difference of their PSNR in dB.
+    `judge_drop_vs_blend`: the same against the blend, ALDEN's first weights: what training added.
+    `excess_share_vs_l1`: on phantoms, ALDEN's distance above `FLOOR` as a share of L1's; left out where L1's
+    is not above `FLOOR`. `<method>.dice_high`: Dice at a tenth of the dose, mean over patients.
     """
     found: dict[str, float] = {
-        "n_methods": sum(METHODS[name].family not in ("input", "shipped") for name in _rivals(standings)),
-        "n_patients": len(_patients(standings)),
+        "n_methods": sum(METHODS[name].family not in ("input", "shipped") for name in _compared(outcome)),
+        "n_patients": len(_patients(outcome)),
     }
-    if standings.looked_at(TEST, "alden", "l1"):
-        judge, l1_judge = (standings.mean(name, TEST, "judge") for name in ("alden", "l1"))
-        psnr, l1_psnr = (standings.mean(name, TEST, "psnr_db") for name in ("alden", "l1"))
+    if outcome.looked_at(TEST, "alden", "l1"):
+        judge, l1_judge = (outcome.mean(name, TEST, "judge") for name in ("alden", "l1"))
+        psnr, l1_psnr = (outcome.mean(name, TEST, "psnr_db") for name in ("alden", "l1"))
         found |= {"judge_drop_vs_l1": 1 - judge / l1_judge, "psnr_minus_l1": psnr - l1_psnr}
-        found["texture_ratio_to_ndct"] = standings.mean("alden", TEST, "texture")
-    if standings.looked_at(TEST, "alden", "blend"):
-        judge, of_blend = (standings.mean(name, TEST, "judge") for name in ("alden", "blend"))
+        found["texture_ratio_to_ndct"] = outcome.mean("alden", TEST, "texture")
+    if outcome.looked_at(TEST, "alden", "blend"):
+        judge, of_blend = (outcome.mean(name, TEST, "judge") for name in ("alden", "blend"))
         found["judge_drop_vs_blend"] = 1 - judge / of_blend
-    if standings.looked_at(PHANTOMS, "alden", "l1", FLOOR):
-        ours, l1, floor = (standings.mean(name, PHANTOMS, "judge") for name in ("alden", "l1", FLOOR))
+    if outcome.looked_at(PHANTOMS, "alden", "l1", FLOOR):
+        ours, l1, floor = (outcome.mean(name, PHANTOMS, "judge") for name in ("alden", "l1", FLOOR))
         if l1 > floor:
             found["excess_share_vs_l1"] = (ours - floor) / (l1 - floor)
-    for name in _rivals(standings):
+    for name in _compared(outcome):
         for key, figure in {"psnr": "psnr_db", "ssim": "ssim", "rmse": "rmse_hu", "judge": "judge"}.items():
-            if standings.looked_at(TEST, name):
-                found[f"{name}.{key}"] = standings.mean(name, TEST, figure)
-        found[f"{name}.dice_high"] = _mean(standings.dice(name, HIGH_NOISE))
+            if outcome.looked_at(TEST, name):
+                found[f"{name}.{key}"] = outcome.mean(name, TEST, figure)
+        found[f"{name}.dice_high"] = _mean(outcome.dice(name, HIGH_NOISE))
     return {key: value if isinstance(value, int) else round(value, 4) for key, value in found.items()}
 
 
@@ -189,8 +192,8 @@ VERDICTS = ("holds", "the opposite holds", "cannot be told")
 
 @dataclass(frozen=True)
 class Claim:
-    """Something one would like to say of ALDEN; what the phantom patients say to it (one of `VERDICTS`), and
-    by what."""
+    """A sentence that one would like to say of ALDEN, the phantom patients' verdict (one of `VERDICTS`), and
+    the numbers behind it."""
 
     text: str
     verdict: str
@@ -206,13 +209,13 @@ _WANTED = {
 """Figures on phantoms: what is claimed, the sign that is better, how a difference is written."""
 
 
-def claims(standings: Standings) -> list[Claim]:
-    """ALDEN against every rival in four figures, on phantom patients; p adjusted for all of them (Holm).
+def claims(outcome: Outcome) -> list[Claim]:
+    """ALDEN against every other method in four figures, on phantom patients; p adjusted for all (Holm).
 
     If the adjusted p is below 0.05, a claim holds or its opposite does, by the sign of the mean difference.
-    Of a rival with fewer than 6 phantom patients in common with ALDEN nothing is claimed.
+    Nothing is claimed against a method that has fewer than 6 phantom patients in common with ALDEN.
     """
-    there = [name for name in _rivals(standings) if standings.looked_at(PHANTOMS, name)]
+    there = [name for name in _compared(outcome) if outcome.looked_at(PHANTOMS, name)]
     if "alden" not in there:
         return []
     found: dict[str, Comparison] = {}
@@ -220,7 +223,7 @@ def claims(standings: Standings) -> list[Claim]:
         if name in ("alden", "alden_shipped"):
             continue
         for figure in _WANTED:
-            both = standings._of_both("alden", name, PHANTOMS, figure)
+            both = outcome._of_both("alden", name, PHANTOMS, figure)
             if len(both[0]) >= FEWEST:
                 found[f"{name} {figure}"] = compare(*both)
     adjusted = holm({key: one.p for key, one in found.items()})
@@ -228,29 +231,29 @@ def claims(standings: Standings) -> list[Claim]:
 
 
 def _claim(key: str, one: Comparison, p: float) -> Claim:
-    rival, figure = key.split(" ")
+    other, figure = key.split(" ")
     text, sign, form = _WANTED[figure]
     low, mean, high = (form.format(value) for value in (one.low, one.mean, one.high))
     return Claim(
-        f"ALDEN {text} than {rival}",
+        f"ALDEN {text} than {other}",
         VERDICTS[2] if p >= 0.05 else VERDICTS[0] if sign * one.mean > 0 else VERDICTS[1],
         f"{mean} [{low}, {high}] over {one.n} patients, p = {p:.2g}, effect {sign * one.effect:+.2f}",
     )
 
 
 def patients_interval(values: Mapping[str, float]) -> tuple[float, float] | None:
-    """95 % interval of the mean over patients; None with fewer than 3, who say nothing of others."""
+    """95 % interval of the mean over patients; None with fewer than 3: too few to speak of others."""
     known = [value for value in values.values() if math.isfinite(value)]
     found = interval(known) if len(known) >= 3 else (math.nan, math.nan)
     return found if math.isfinite(sum(found)) else None
 
 
-def _rivals(standings: Standings) -> list[str]:
-    return [name for name in standings.methods if name != FLOOR]
+def _compared(outcome: Outcome) -> list[str]:
+    return [name for name in outcome.methods if name != FLOOR]
 
 
-def _patients(standings: Standings) -> set[str]:
-    return {name for run in standings.runs for look in run.sets.values() for name in look.patients}
+def _patients(outcome: Outcome) -> set[str]:
+    return {name for run in outcome.runs for look in run.sets.values() for name in look.patients}
 
 
 def _mean(values: Mapping[str, float]) -> float:

@@ -25,8 +25,8 @@ from alden_lite.neighbours.filters import FILTERS
 def benchmark(
     monkeypatch: pytest.MonkeyPatch, pairs: Pairs, benchmark_script: Callable[[str], ModuleType]
 ) -> ModuleType:
-    """benchmarks/peers.py on slices of 128 pixels, without a judge or an organ network."""
-    module = benchmark_script("peers")
+    """benchmarks/neighbours.py on slices of 128 pixels, without a judge or an organ network."""
+    module = benchmark_script("neighbours")
     groups = np.full(pairs.low.shape, 4, np.uint8)
     count = len(pairs)
     test = Cohort("sample-test", ["anna"] * count, pairs, [0.7] * count, groups=groups)
@@ -51,9 +51,9 @@ def benchmark(
 
 
 def run(module: ModuleType, folder: Path, *options: str) -> None:
-    argv = ["peers.py", "--work", str(folder / "work"), "--out", str(folder), "--phantoms", "3"]
+    argv = ["neighbours.py", "--work", str(folder / "work"), "--out", str(folder), "--phantoms", "3"]
     argv += ["--page-file", str(folder / "results.md"), "--seeds", "0"]
-    argv += ["--search-file", str(folder / "peers_search.json"), *options]
+    argv += ["--search-file", str(folder / "neighbours_search.json"), *options]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", argv)
         module.main()
@@ -73,7 +73,7 @@ def test_the_benchmark_stores_each_run_goes_on_and_writes_its_page(
     stamp = (tmp_path / "work" / "nlm-0.json").stat().st_mtime_ns
     run(benchmark, tmp_path, "--only", "ldct", "nlm")
     assert (tmp_path / "work" / "nlm-0.json").stat().st_mtime_ns == stamp, "finished: not run again"
-    stored = json.loads((tmp_path / "peers.json").read_text())
+    stored = json.loads((tmp_path / "neighbours.json").read_text())
     assert [one["method"] for one in stored["runs"]] == ["ndct", "ldct", "nlm", "blend"]
     assert not list(tmp_path.rglob("*.part"))
     with pytest.raises(SystemExit, match="add --fresh"):
@@ -103,7 +103,7 @@ def test_a_patient_who_trained_a_method_is_not_unseen(
 
 def test_phantoms_are_compared_with_the_independent_scan(benchmark: ModuleType, tmp_path: Path) -> None:
     run(benchmark, tmp_path, "--only", "ldct")
-    runs = {one["method"]: one for one in json.loads((tmp_path / "peers.json").read_text())["runs"]}
+    runs = {one["method"]: one for one in json.loads((tmp_path / "neighbours.json").read_text())["runs"]}
     floor = runs["ndct"]["sets"]["phantoms"]["rows"]
     assert floor["rmse_hu"] == pytest.approx([3, 3, 3]), "the fixture's second scan is 3 HU brighter"
     assert floor["truth_rmse_hu"] != floor["rmse_hu"]
@@ -112,7 +112,7 @@ def test_phantoms_are_compared_with_the_independent_scan(benchmark: ModuleType, 
 
 
 def test_the_search_tries_what_is_missing_and_stores_all_of_it(benchmark: ModuleType, tmp_path: Path) -> None:
-    file = tmp_path / "peers_search.json"
+    file = tmp_path / "neighbours_search.json"
     before = {"method": "nlm", "settings": {"strength": 0.75}, "psnr_db": 1.0, "judge": 1.0, "score": 1.0}
     file.write_text(json.dumps({"made": {}, "tried": [before]}))
     run(benchmark, tmp_path, "--search", "--only", "nlm")
@@ -127,16 +127,16 @@ def test_the_settings_that_the_search_found_are_used(benchmark: ModuleType, tmp_
     tried = [
         {"method": "nlm", "settings": {"strength": s}, "score": -abs(s - 0.75)} for s in (0.5, 0.75, 1.0)
     ]
-    (tmp_path / "peers_search.json").write_text(json.dumps({"made": {}, "tried": tried}))
+    (tmp_path / "neighbours_search.json").write_text(json.dumps({"made": {}, "tried": tried}))
     run(benchmark, tmp_path, "--only", "nlm", "ldct")
-    stored = json.loads((tmp_path / "peers.json").read_text())
+    stored = json.loads((tmp_path / "neighbours.json").read_text())
     (nlm,) = (one for one in stored["runs"] if one["method"] == "nlm")
     assert nlm["settings"] == {"strength": 0.75}, "run again, since its settings are others now"
     assert stored["search"] == tried
 
 
 def test_the_search_tries_fields_that_a_method_has(benchmark_script: Callable[[str], ModuleType]) -> None:
-    tried = benchmark_script("peers").SEARCH
+    tried = benchmark_script("neighbours").SEARCH
     for name, grid in tried.items():
         for settings in grid:
             if METHODS[name].training:
@@ -149,7 +149,7 @@ def test_the_search_tries_fields_that_a_method_has(benchmark_script: Callable[[s
 def test_the_search_takes_pixels_for_some_and_looks_for_others(
     benchmark_script: Callable[[str], ModuleType],
 ) -> None:
-    search_score = benchmark_script("peers").search_score
+    search_score = benchmark_script("neighbours").search_score
     near = {"psnr_db": 33.0, "judge": 0.2, "l1_psnr_db": 33.0}
     nice = {"psnr_db": 32.2, "judge": 0.1, "l1_psnr_db": 33.0}
     wild = {"psnr_db": 30.0, "judge": 0.05, "l1_psnr_db": 33.0}

@@ -1,13 +1,13 @@
 """Rivals on the same pairs with the same seconds of training: who is near, who looks right, at what price?
 
-    python benchmarks/peers.py --volumes GE.nii.gz TOSHIBA.nii.gz --unseen CHEST.nii.gz
-    python benchmarks/peers.py --search --volumes GE.nii.gz TOSHIBA.nii.gz  # the small search before it
-    python benchmarks/peers.py --page  # book/results.md of what is stored
+    python benchmarks/neighbours.py --volumes GE.nii.gz TOSHIBA.nii.gz --unseen CHEST.nii.gz
+    python benchmarks/neighbours.py --search --volumes GE.nii.gz TOSHIBA.nii.gz  # the small search before it
+    python benchmarks/neighbours.py --page  # book/results.md of what is stored
 
 Methods: `alden_lite.evaluation.METHODS`. Time is processor time of this process, so that a busy machine is
 fair. What is finished is stored at once in --work, one file a method and seed; a second call goes on, and a
 call with other methods (`--only`) may run beside it. All of it becomes
-alden_lite/evaluation/studies/peers.json, and book/results.md.
+alden_lite/evaluation/studies/neighbours.json, and book/results.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from alden_lite.evaluation.organs import dice
 from alden_lite.evaluation.segmenter import Segmenter, load_segmenter, segment
 from alden_lite.evaluation.studies.ablations import BASE
 from alden_lite.evaluation.studies.methods import BLEND, METHODS, untrained_generator
-from alden_lite.evaluation.studies.outcome import FLOOR, HIGH_NOISE, LOW_DOSE, headline, read_standings
+from alden_lite.evaluation.studies.outcome import FLOOR, HIGH_NOISE, LOW_DOSE, headline, read_outcome
 from alden_lite.neighbours.filters import FILTERS, measure_noise
 from results_page import results_page
 from stopwatch import train_for
@@ -96,7 +96,7 @@ SEARCH: dict[str, tuple[Mapping[str, Any], ...]] = {
 def main() -> None:
     """Run what is missing, write the page, print a table and, as the last line, its figures as JSON."""
     options = _options()
-    stored = options.out / "peers.json"
+    stored = options.out / "neighbours.json"
     if options.page:
         _write_page(stored, options.page_file)
         return
@@ -145,9 +145,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--search", action="store_true", help="choose settings on validation slices instead")
     parser.add_argument("--page", action="store_true", help="write the page from what is stored, no more")
     parser.add_argument("--fresh", action="store_true", help="forget what is in --work")
-    parser.add_argument("--work", type=Path, default=Path("runs/peers"))
+    parser.add_argument("--work", type=Path, default=Path("runs/neighbours"))
     parser.add_argument("--out", type=Path, default=STUDIES, help="folder of the stored results")
-    parser.add_argument("--search-file", type=Path, default=Path(__file__).with_name("peers_search.json"))
+    parser.add_argument(
+        "--search-file", type=Path, default=Path(__file__).with_name("neighbours_search.json")
+    )
     parser.add_argument("--page-file", type=Path, default=PAGE)
     options = parser.parse_args()
     if options.minutes <= 0 or options.every < 1 or options.phantoms < 0:
@@ -308,7 +310,7 @@ def _search(options: argparse.Namespace) -> None:
     Settings are tried with seed 100, which no run has.
     """
     file = options.search_file
-    made = {**_made(options), "command": "python benchmarks/peers.py --search ..."}
+    made = {**_made(options), "command": "python benchmarks/neighbours.py --search ..."}
     if options.fresh:
         file.unlink(missing_ok=True)
     tried: list[dict[str, Any]] = _read(file, {"tried": []})["tried"]
@@ -383,7 +385,7 @@ def _chosen(name: str, search: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _made(options: argparse.Namespace) -> dict[str, Any]:
     about = provenance()
     return {
-        "command": f"python benchmarks/peers.py --minutes {options.minutes:g} --every {options.every} "
+        "command": f"python benchmarks/neighbours.py --minutes {options.minutes:g} --every {options.every} "
         f"--phantoms {options.phantoms}",
         "minutes": options.minutes,
         "every": options.every,
@@ -423,12 +425,12 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_page(stored: Path, page: Path) -> None:
-    standings = read_standings(stored)
-    text = results_page(standings)
+    outcome = read_outcome(stored)
+    text = results_page(outcome)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8")
     print(text)
-    figures = {key: value if math.isfinite(value) else None for key, value in headline(standings).items()}
+    figures = {key: value if math.isfinite(value) else None for key, value in headline(outcome).items()}
     print(json.dumps(figures))
 
 
