@@ -1,9 +1,9 @@
 # One word for each thing one does here; `make` alone lists them. Each makes .venv first if it is missing, or if
 # pyproject.toml or constraints.txt changed, and fetches the assets once. After that nothing here needs a network.
 
-# The first Python at hand that is 3.11, 3.12 or 3.13. Another one: make PYTHON=/path/to/python3.12 test
-RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PYTHON ?= $(shell for name in python3.12 python3.13 python3.11 python3; do \
+# The first Python at hand from 3.11 to 3.14. Another one: make PYTHON=/path/to/python3.12 test
+RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for name in python3.12 python3.13 python3.14 python3.11 python3; do \
 	"$$name" -c '$(RIGHT)' 2>/dev/null && echo "$$name" && break; done)
 # Tests at a time, each with one thread.
 JOBS ?= 2
@@ -94,7 +94,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PY) -c '$(RIGHT)' 2>/dev/null || { \
 		python="$(PYTHON)"; \
 		"$$python" -c '$(RIGHT)' 2>/dev/null || { \
-			echo "Python 3.11, 3.12 or 3.13 is needed; tried $${python:-python3.12 python3.13 python3.11 python3}." \
+			echo "Python 3.11, 3.12, 3.13 or 3.14 is needed; tried $${python:-python3.12 to 3.14, python3.11, python3}." \
 				"Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
 		echo "making .venv with $$("$$python" --version); torch and the rest take up to 6 GB"; \
 		"$$python" -m venv --clear .venv || { rm -rf .venv; exit 1; }; }

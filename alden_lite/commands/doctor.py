@@ -27,6 +27,8 @@ def main(argv: Sequence[str]) -> int:
     for name, value in lines.items():
         print(f"{name:<18} {value}")
     print(f"missing: {', '.join(missing)}" if missing else "nothing is missing")
+    if "finufft" in missing:
+        print("pip install finufft; without a wheel, as on Linux on ARM, it takes cmake and a C++ compiler")
     if any(name in assets for name in missing):
         print("python -m alden_lite assets fetches the missing assets")
     return 1 if missing else 0

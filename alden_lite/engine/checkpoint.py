@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def provenance() -> dict[str, Any]:
     packages = ("timm", "numpy", "finufft", "lightning-fabric")
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     return {
-        "versions": versions | {name: version(name) for name in packages},
+        "versions": versions | {name: _version(name) for name in packages},
         "git": _git_revision(),
         "notice": "Not for clinical use.",
     }
@@ -213,6 +213,13 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None  # finufft, where it has no wheel
 
 
 def _git_revision() -> str | None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
-import finufft
 import numpy as np
 import scipy.fft
 import torch
@@ -69,13 +69,13 @@ class SliceTheorem:
         self.seen = torch.from_numpy((shift * blur).astype(np.complex64))  # as the detector sees it
         self.sharp = torch.from_numpy(shift.astype(np.complex64))  # as FBP takes it back: points, no blur
         self.both_halves = torch.from_numpy(_both_halves(self.padded))
-        self.plans: dict[int, finufft.Plan] = {}
+        self.plans: dict[int, Any] = {}
 
-    def plan(self, kind: int) -> finufft.Plan:
+    def plan(self, kind: int) -> Any:
         """finufft's plan: kind 2 is grid to radial lines, kind 1 is radial lines to grid."""
         if kind not in self.plans:
             n = self.geometry.matrix
-            plan = finufft.Plan(
+            plan = _finufft().Plan(
                 kind,
                 (n, n),
                 eps=self.EPS,
@@ -123,6 +123,16 @@ class Smear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return Lines.apply(gradient, ctx.theorem, ctx.weight) * ctx.theorem.padded, None, None
+
+
+def _finufft() -> Any:
+    try:
+        return import_module("finufft")
+    except ImportError as error:
+        raise ImportError(
+            "line integrals need the package finufft. Where it has no wheel, as on Linux on ARM, "
+            "`pip install finufft` compiles it: that takes cmake and a C++ compiler"
+        ) from error
 
 
 def _both_halves(n: int) -> np.ndarray:

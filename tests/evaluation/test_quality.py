@@ -16,8 +16,7 @@ from alden_lite.alden.denoising import denoise
 from alden_lite.alden.generator import UNet
 from alden_lite.alden.pvm import PVM, load_pvm
 from alden_lite.data.pairs import Pairs
-from alden_lite.evaluation import cohorts, metrics, quality
-from alden_lite.evaluation import statistics as comparison
+from alden_lite.evaluation import cohorts, metrics
 from alden_lite.evaluation.cohorts import Cohort, first_patients
 from alden_lite.evaluation.quality import FIGURES, MORE_FIGURES, appraise, mean_of, slice_quality
 from alden_lite.physics.noise import texture_hu
@@ -132,10 +131,6 @@ def test_a_generator_is_appraised_slice_by_slice_against_normal_dose() -> None:
 def test_a_mean_leaves_out_slices_without_the_figure() -> None:
     assert mean_of([{"grain": 1.0}, {"grain": math.nan}, {"grain": 3.0}], "grain") == 2
     assert math.isnan(mean_of([{"grain": math.nan}], "grain"))
-
-
-def test_the_interval_can_still_be_had_from_here() -> None:
-    assert quality.interval is comparison.interval
 
 
 def test_texture_is_what_a_7_by_7_mean_leaves_over() -> None:
