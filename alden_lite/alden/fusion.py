@@ -118,7 +118,7 @@ class AttentionFeatureFusion(nn.Module):
         return spread
 
     def attention(self, features: Tensor, semantics: Tensor) -> Tensor:
-        """Return who looks where in the cross-attention: (B, heads, asking, asked), rows sum to 1.
+        """Weights of the cross-attention, (B, heads, asking, asked): each row of an asking token sums to 1.
 
         Arguments and errors as in `forward`.
         """

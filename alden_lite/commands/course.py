@@ -36,9 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _summarise(runs, index)
 
 
-# The command
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alden-lite course",

@@ -27,9 +27,6 @@ _PLACE = (
 """Fields of a NIfTI header that say where its voxels lie: all that is taken from one."""
 
 
-# The command
-
-
 def main(argv: list[str] | None = None) -> int:
     """`alden-lite denoise`: denoise NIfTI or DICOM, in HU. Not for clinical use."""
     began = time.perf_counter()

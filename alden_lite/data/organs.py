@@ -55,9 +55,6 @@ _PHANTOM_LABELS = {
 }
 
 
-# Labels ---------------------------------------------------------------------------------------------------
-
-
 def sample_groups(labels: Array) -> np.ndarray:
     """Organ groups of the sample volume's labels.
 
@@ -103,9 +100,6 @@ def phantom_groups(labels: Array) -> np.ndarray:
     for number, group in enumerate(GROUPS, start=1):
         table[[LABEL_ID[name] for name in _PHANTOM_LABELS[group]]] = number
     return table[whole_numbers(labels, "labels")]
-
-
-# Parts ----------------------------------------------------------------------------------------------------
 
 
 def whole_numbers(values: Array, name: str) -> np.ndarray:

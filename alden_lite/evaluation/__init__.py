@@ -1,4 +1,4 @@
-"""Who is better: figures of a slice, patients as the unit, organs, lesions, many methods side by side."""
+"""Which method is better: figures of a slice, patients as the unit, organs, lesions, whole studies."""
 
 import lazy_loader
 

@@ -35,9 +35,6 @@ SHOWN = ("evaluation", "lung", "bone")  # windows that the three input channels 
 Array = np.ndarray | torch.Tensor
 
 
-# The network ----------------------------------------------------------------------------------------------
-
-
 class Segmenter(nn.Module):
     """Residual U-Net at half resolution and below: HU in, a score for every group out.
 

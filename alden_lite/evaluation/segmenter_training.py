@@ -286,9 +286,6 @@ def _picked(size: int, crop: int, scale: float, rng: np.random.Generator) -> np.
     return np.where((index >= 0) & (index < size), index, -1)
 
 
-# TotalSegmentator -----------------------------------------------------------------------------------------
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the segmenter and write its weights with a card that says how."""
     parser = argparse.ArgumentParser(

@@ -30,9 +30,6 @@ ASKED_TWICE = (
 )
 
 
-# Attention ------------------------------------------------------------------------------------------------
-
-
 def attention(
     pvm: PVM, hu: Tensor, *, blocks: Sequence[int] | None = None, heads: str = "all"
 ) -> list[Tensor]:

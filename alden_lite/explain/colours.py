@@ -13,9 +13,6 @@ from torch.nn import functional
 __all__ = ["ForegroundColours", "compact", "foreground", "similarity"]
 
 
-# Features -------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ForegroundColours:
     """Principal components of features as red, green and blue: the same colours for every slice.

@@ -15,9 +15,6 @@ from alden_lite.explain.attention_maps import plain_blocks
 __all__ = ["randomised", "rank_correlation"]
 
 
-# Controls -------------------------------------------------------------------------------------------------
-
-
 def randomised(pvm: PVM, *, from_block: int = 1, seed: int = 0) -> PVM:
     """A copy of a PVM that has forgotten its blocks from `from_block` to the last.
 

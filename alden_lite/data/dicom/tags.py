@@ -37,9 +37,6 @@ class DicomError(ValueError):
         self.file = file
 
 
-# Finding the files
-
-
 @dataclass(frozen=True)
 class Slice:
     """One slice: a file, or a frame of it, with its technical tags as one flat pydicom Dataset."""

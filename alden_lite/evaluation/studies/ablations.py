@@ -101,7 +101,7 @@ class Result:
 
 
 def train_variation(base: Recipe, variation: Variation, pairs: Pairs, *, progress: bool = True) -> Training:
-    """Train a variation to its end, whichever vision model it names: `random_vit` too, which nobody ships."""
+    """Train a variation to its end, with the vision model that it names; `random_vit` is drawn by seed."""
     recipe = replace(base, **variation.changes)
     training = Training(recipe, pairs, pvm=_control(recipe))
     for _ in training.run(

@@ -1,4 +1,4 @@
-"""Who comes first depends on the figure: a table of values, coloured by rank in each column. Chapter 09."""
+"""Which method comes first depends on the figure: a table, coloured by rank in each column. Chapter 09."""
 
 from __future__ import annotations
 
