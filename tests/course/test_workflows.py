@@ -91,6 +91,8 @@ def test_without_make_each_command_comes_before_those_that_need_it() -> None:
     install, *between, tests = commands(("tests.yml", "by-hand"))
     assert install == "pip install -c constraints.txt -e '.[dev]'"
     assert between == ["python -m playwright install chromium", "python -m alden_lite assets"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(command in readme for command in (install, between[1], tests)), "README's own commands"
     assert tests.startswith("python -m pytest")
     assert {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} <= set(JOBS["tests.yml", "by-hand"]["env"])
 
