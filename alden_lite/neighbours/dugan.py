@@ -1,4 +1,4 @@
-"""DU-GAN: two U-Nets as discriminators, of the image and of its gradients. A rival. Taught in chapter 09.
+"""DU-GAN: two U-Nets as discriminators, of the image and of its gradients. Taught in chapter 09.
 
     L_D = d(D(y), 1) + d(D(yhat), 0) + d(D(x), 0)   +   CutMix,     d(a, b) = mean (a - b)²
     L_G = w_pix mean (yhat - y)² + w_grad mean |S yhat - S y|

@@ -1,4 +1,4 @@
-"""WGAN with a perceptual loss: a rival of ALDEN's losses. Taught in chapter 09.
+"""WGAN with a perceptual loss: a critic of whole crops, and features. Taught in chapter 09.
 
     L_D = mean D(yhat) - mean D(y) + 10 mean (|grad D(u)| - 1)²,    u on the line between y and yhat
     L_G = -mean D(yhat) + w mean (phi(yhat) - phi(y))²
