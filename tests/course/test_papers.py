@@ -14,12 +14,31 @@ from test_project import PROJECT, ROOT, WINGS, constraints, project_files
 PAGES = sorted(file for file in project_files() if file.suffix == ".md")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_into_the_project_leads_to_a_file(page: Path) -> None:
+KEPT = {path.resolve() for file in project_files() for path in (file, *file.parents)}
+"""Files of the project and their folders; not what a run left behind, which only this machine has."""
+
+
+def links(page: Path) -> list[str]:
+    """Where a page's links into the project lead; blocks of code have none."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    inward = [link.partition("#")[0] for link in links if not link.startswith(("http", "#", "mailto:"))]
-    assert not [link for link in inward if not (page.parent / link).exists()]
+    found = re.findall(r"\]\(([^)\s]+)\)", text)
+    return [link for link in found if not link.startswith(("http://", "https://", "mailto:"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls a page's headings: small letters, hyphens for blanks, no other punctuation."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_into_the_project_leads_to_what_the_project_keeps(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page.resolve()
+        assert target in KEPT and target.is_relative_to(ROOT.resolve()), link
+        assert not anchor or anchor in anchors(target), link
 
 
 def test_the_readme_is_short_and_names_the_method_with_its_length() -> None:
