@@ -105,5 +105,5 @@ def test_who_reports_a_fault_is_asked_for_doctors_words_and_for_no_patient() -> 
     form = (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8")
     fields = {one.get("id"): one for one in yaml.safe_load(form)["body"]}
     assert "alden_lite doctor" in fields["doctor"]["attributes"]["description"]
-    assert all(fields[name]["validations"]["required"] for name in ("doctor", "done", "expected"))
+    assert all(fields[name]["validations"]["required"] for name in ("doctor", "done", "expected", "got"))
     assert "no patient data" in form
