@@ -1,3 +1,4 @@
+from . import studies as studies
 from .metrics import psnr_db as psnr_db, ssim as ssim, rmse_hu as rmse_hu
 from .quality import (
     image_metrics as image_metrics,
