@@ -1,4 +1,4 @@
-"""Filters that learned nothing: non-local means, BM3D, total variation. Taught in chapters 03 and 09.
+"""Filters that learned nothing: non-local means, BM3D, total variation. Chapter 09 reads their results.
 
 They are told the noise: its standard deviation, and its spectrum to BM3D, measured on the pair. That is
 more than any network here is told. Strengths were chosen on validation slices (`benchmarks/neighbours.py`).
