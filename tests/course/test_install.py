@@ -6,6 +6,7 @@ or without an index nothing is asked: such a test is skipped, and says so.
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def resolve(python: str, system: str, constraints: Path) -> subprocess.Completed
         *(uv, "pip", "compile", "pyproject.toml", "--extra", "dev", "--constraint", str(constraints)),
         *("--only-binary", ":all:", "--python-version", python, "--python-platform", system),
         *("--quiet", "--output-file", os.devnull),
+        # Else it would fetch a Python of that version, where there is none.
+        *("--no-python-downloads", "--python", sys.executable),
     ]
     environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_HTTP_TIMEOUT": "20"}
     for mode in (["--offline"], []):
