@@ -302,6 +302,12 @@ def moved(frame):
     return frame.locator(".picture").first.evaluate("one => one.style.transform")
 
 
+def lies(frame):
+    """The same as numbers to compare with, [x, y, scale]: places on a screen are rounded."""
+    frame.evaluate(FRAMES)
+    return pytest.approx([float(number) for number in re.findall(r"-?[0-9.]+", moved(frame))], abs=0.01)
+
+
 def test_two_fingers_enlarge_and_one_sets_the_window(static_page):
     page = static_page(CTView(ct(0)), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     frame = frame_of(page)
@@ -338,10 +344,8 @@ def test_only_where_two_fingers_began_and_are_decides_how_a_picture_lies(static_
     touch("touchStart", (100, 100), (140, 100))
     for one, other in ways:
         touch("touchMove", (one, 100), (other, 100))
-    frame.evaluate(FRAMES)
     # The place between the fingers, 120 from the left and 100 from above, stays where it was at scale 2.
-    x, y, scale = map(float, re.findall(r"-?[0-9.]+", moved(frame)))
-    assert (x, y, scale) == (pytest.approx(-120, abs=0.01), pytest.approx(-100, abs=0.01), 2)
+    assert lies(frame) == [-120, -100, 2]
 
 
 def test_a_third_finger_moves_nothing_and_a_pinch_goes_on_without_it(static_page):
@@ -371,6 +375,22 @@ def test_a_third_finger_moves_nothing_and_a_pinch_goes_on_without_it(static_page
     touch("touchMove", (30, 60), (180, 100), (60, 190))  # the one that stays drags nothing
     frame.evaluate(FRAMES)
     assert "scale(3)" in moved(frame) and text(frame) == "L 40 W 400 HU"
+    touch("touchStart", (30, 60), (180, 100), (60, 190), (70, 60))  # one put down again begins another pinch
+    touch("touchMove", (30, 60), (180, 100), (60, 190), (110, 60))
+    assert lies(frame) == [-510, -460, 6]
+
+
+def test_a_picture_follows_two_fingers_and_a_limit_reached_is_forgotten(static_page):
+    page = static_page(CTView(ct(0)), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    frame = frame_of(page)
+    touch = touches(page, frame)
+    touch("touchStart", (118, 100), (122, 100))
+    touch("touchMove", (20, 100), (220, 100))  # 50 times as far apart
+    assert lies(frame) == [-2760, -2300, 24]
+    touch("touchMove", (116, 100), (124, 100))
+    assert lies(frame) == [-120, -100, 2]
+    touch("touchMove", (126, 120), (134, 120))
+    assert lies(frame) == [-110, -80, 2]
 
 
 def test_the_probe_and_the_regions_say_what_python_says(static_page):
